@@ -1,0 +1,1 @@
+"""The nouns of the house: what flows from step to step."""

@@ -1,0 +1,43 @@
+"""Defender: what a defense may hold, and nothing else."""
+
+from dataclasses import dataclass, replace
+
+from goodnet.core.classifier import Classifier
+from goodnet.core.registry import Needs
+from goodnet.core.samples import Samples
+from goodnet.errors import NotHeld
+
+
+@dataclass(frozen=True)
+class Defender:
+    """What the defender holds; a field that a method's card did not declare is None inside that method."""
+
+    model: Classifier | None = None
+    clean: Samples | None = None
+    training_set: Samples | None = None
+
+    def restricted_to(self, needs: Needs, method: str) -> "Defender":
+        """What a method with these needs may see.
+
+        Raises:
+            NotHeld: something that the method needs is missing; the message names it.
+        """
+        required = {
+            Needs.MODEL: (self.model, "a model", "model=..."),
+            Needs.CLEAN: (self.clean, "clean images", "clean=..."),
+            Needs.TRAINING_SET: (self.training_set, "the training set", "training_set=..."),
+        }
+        for need, (held, words, keyword) in required.items():
+            if need in needs and held is None:
+                raise NotHeld(f"{method} needs {words}; pass Defender({keyword})")
+        if Needs.CLEAN_LABELS in needs and (self.clean is None or self.clean.labels is None):
+            raise NotHeld(f"{method} needs the labels of the clean images; these have none")
+        clean = self.clean if Needs.CLEAN in needs else None
+        if clean is not None and Needs.CLEAN_LABELS not in needs:
+            clean = clean.without_labels()
+        return replace(
+            self,
+            model=self.model if Needs.MODEL in needs else None,
+            clean=clean,
+            training_set=self.training_set if Needs.TRAINING_SET in needs else None,
+        )

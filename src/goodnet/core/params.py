@@ -1,0 +1,42 @@
+"""Ranges of hyper-parameters, written once beside the field that they bound."""
+
+import dataclasses
+from typing import Any
+
+from goodnet.errors import ParameterError
+
+
+def param(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+    doc: str,
+) -> Any:
+    """A dataclass field in the closed range [low, high] (None: no bound) or among ``choices``; ``doc`` feeds the help."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": choices, "doc": doc})
+
+
+def check_ranges(method: Any) -> None:
+    """Raise ParameterError, naming the field, if any field of the dataclass ``method`` is out of its range."""
+    for field in dataclasses.fields(method):
+        value, limits = getattr(method, field.name), field.metadata
+        name = f"{type(method).__name__}.{field.name}"
+        choices = limits.get("choices", ())
+        if choices and value not in choices:
+            raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        low, high = limits.get("low"), limits.get("high")
+        if low is None and high is None or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ParameterError(f"{name} must be a number, got {value!r}")
+        # written so that NaN, which compares false with everything, is refused as well
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            raise ParameterError(f"{name} must be in {_interval(low, high)}, got {value!r}")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    left = "(-inf" if low is None else f"[{low:g}"
+    right = "inf)" if high is None else f"{high:g}]"
+    return f"{left}, {right}"
