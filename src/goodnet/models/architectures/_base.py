@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -24,10 +24,12 @@ class Architecture(nn.Module):
     Attributes:
         name: the registered name.
         default_input_shape: (C, H, W) where none is asked for.
+        flat_inputs: linear layer -> (C, H, W) of the maps that it takes flattened; Keras flattens them as (H, W, C).
     """
 
     name: ClassVar[str]
     default_input_shape: ClassVar[ImageShape]
+    flat_inputs: Mapping[str, ImageShape] = {}
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -36,13 +38,13 @@ class Architecture(nn.Module):
         return tuple(option for option in ("width", "depth") if option in accepted)
 
     @classmethod
-    def infer_options(cls, shapes: Mapping[str, Shape]) -> dict[str, int]:
-        """The options that weights of these shapes (torch layout, by name) must have been built with.
+    def infer_options(cls, kernels: Sequence[Shape]) -> dict[str, int]:
+        """The options of a network with convolution kernels of these shapes (out, in, h, w), given in any order.
 
-        Here: the width is the number of filters of the first convolution.
+        Here: the width is the number of filters of the first convolution, the one that takes the fewest channels.
         """
-        first = next((shape for shape in shapes.values() if len(shape) == 4), None)
-        return {"width": first[0]} if first and "width" in cls.options() else {}
+        first = min(kernels, key=lambda kernel: kernel[1])
+        return {"width": first[0]} if "width" in cls.options() else {}
 
 
 _known: dict[str, type[Architecture]] = {}
@@ -145,13 +147,13 @@ def build(
     return architecture(num_classes=num_classes, input_shape=shape, **chosen)
 
 
-def flat_size(shrink: Callable[[int], int], input_shape: ImageShape) -> int:
-    """Height times width of the maps that ``shrink``, given one side of the image, leaves of (C, H, W).
+def map_size(shrink: Callable[[int], int], input_shape: ImageShape) -> tuple[int, int]:
+    """Height and width of the maps that ``shrink``, given one side of the image, leaves of (C, H, W).
 
     Raises:
         ParameterError: nothing would be left.
     """
-    height, width = (shrink(side) for side in input_shape[1:])
+    height, width = shrink(input_shape[1]), shrink(input_shape[2])
     if height < 1 or width < 1:
         raise ParameterError(f"images of {input_shape[1]}x{input_shape[2]} are too small for this architecture")
-    return height * width
+    return height, width

@@ -1,9 +1,11 @@
 """DeepID for faces, as in the Fine-Pruning paper and the CSAW-HackML 2020 competition."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from goodnet.models.architectures._base import Architecture, ImageShape, flat_size, register
+from goodnet.models.architectures._base import Architecture, ImageShape, map_size, register
 
 
 @register("deepid", input_shape=(3, 55, 47))
@@ -16,15 +18,16 @@ class DeepID(Architecture):
 
     def __init__(self, *, num_classes: int, input_shape: ImageShape):
         super().__init__()
-        after_pool_3 = flat_size(lambda side: (((side - 3) // 2 - 2) // 2 - 2) // 2, input_shape)
-        after_conv_4 = flat_size(lambda side: (((side - 3) // 2 - 2) // 2 - 2) // 2 - 1, input_shape)
+        after_pool_3 = (60, *map_size(lambda side: (((side - 3) // 2 - 2) // 2 - 2) // 2, input_shape))
+        after_conv_4 = (80, *map_size(lambda side: (((side - 3) // 2 - 2) // 2 - 2) // 2 - 1, input_shape))
         self.conv_1 = nn.Conv2d(input_shape[0], 20, 4)
         self.conv_2 = nn.Conv2d(20, 40, 3)
         self.conv_3 = nn.Conv2d(40, 60, 3)
-        self.fc_1 = nn.Linear(60 * after_pool_3, 160)
         self.conv_4 = nn.Conv2d(60, 80, 2)
-        self.fc_2 = nn.Linear(80 * after_conv_4, 160)
+        self.fc_1 = nn.Linear(math.prod(after_pool_3), 160)
+        self.fc_2 = nn.Linear(math.prod(after_conv_4), 160)
         self.output = nn.Linear(160, num_classes)
+        self.flat_inputs = {"fc_1": after_pool_3, "fc_2": after_conv_4}
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images

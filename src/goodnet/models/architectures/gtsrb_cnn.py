@@ -1,9 +1,11 @@
 """The six-convolution network of the GTSRB backdoor literature."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from goodnet.models.architectures._base import Architecture, ImageShape, flat_size, register
+from goodnet.models.architectures._base import Architecture, ImageShape, map_size, register
 
 
 @register("gtsrb_cnn", input_shape=(3, 32, 32))
@@ -15,15 +17,16 @@ class GtsrbCnn(Architecture):
 
     def __init__(self, *, num_classes: int, input_shape: ImageShape, width: int = 32):
         super().__init__()
-        left = flat_size(lambda side: side // 8, input_shape)
+        flat = (4 * width, *map_size(lambda side: side // 8, input_shape))
         self.conv_1 = nn.Conv2d(input_shape[0], width, 3, padding=1)
         self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_3 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv_4 = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.conv_5 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
         self.conv_6 = nn.Conv2d(4 * width, 4 * width, 3, padding=1)
-        self.fc_1 = nn.Linear(4 * width * left, 512)
+        self.fc_1 = nn.Linear(math.prod(flat), 512)
         self.output = nn.Linear(512, num_classes)
+        self.flat_inputs = {"fc_1": flat}
         self.dropout_maps = nn.Dropout(0.2)
         self.dropout_features = nn.Dropout(0.5)
 

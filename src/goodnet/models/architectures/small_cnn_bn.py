@@ -1,8 +1,10 @@
 """A six-convolution network with BatchNorm for 32x32 images."""
 
+import math
+
 from torch import Tensor, nn
 
-from goodnet.models.architectures._base import Architecture, ImageShape, flat_size, register
+from goodnet.models.architectures._base import Architecture, ImageShape, map_size, register
 
 
 @register("small_cnn_bn", input_shape=(3, 32, 32))
@@ -14,7 +16,7 @@ class SmallCnnBn(Architecture):
 
     def __init__(self, *, num_classes: int, input_shape: ImageShape, width: int = 32):
         super().__init__()
-        left = flat_size(lambda side: side // 8, input_shape)
+        flat = (4 * width, *map_size(lambda side: side // 8, input_shape))
         layers: list[nn.Module] = []
         channels = input_shape[0]
         for filters, dropout in ((width, 0.2), (2 * width, 0.3), (4 * width, 0.4)):
@@ -23,7 +25,8 @@ class SmallCnnBn(Architecture):
             layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
             channels = filters
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels * left, num_classes)
+        self.classifier = nn.Linear(math.prod(flat), num_classes)
+        self.flat_inputs = {"classifier": flat}
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(images).flatten(1))

@@ -1,9 +1,11 @@
 """VGG-16 with the layer names of VGG-Face."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from goodnet.models.architectures._base import Architecture, ImageShape, flat_size, register
+from goodnet.models.architectures._base import Architecture, ImageShape, map_size, register
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -17,15 +19,16 @@ class Vgg16(Architecture):
 
     def __init__(self, *, num_classes: int, input_shape: ImageShape):
         super().__init__()
-        left = flat_size(lambda side: side // 32, input_shape)
+        flat = (512, *map_size(lambda side: side // 32, input_shape))
         channels = input_shape[0]
         for block, widths in enumerate(_BLOCKS, start=1):
             for position, width in enumerate(widths, start=1):
                 self.add_module(f"conv{block}_{position}", nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
-        self.fc6 = nn.Linear(512 * left, 4096)
+        self.fc6 = nn.Linear(math.prod(flat), 4096)
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, num_classes)
+        self.flat_inputs = {"fc6": flat}
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Wide residual networks with the parameter names of ABL and NAD."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,8 +65,7 @@ class WideResNet(Architecture):
         return logits
 
     @classmethod
-    def infer_options(cls, shapes: Mapping[str, Shape]) -> dict[str, int]:
-        convolutions = [shape for shape in shapes.values() if len(shape) == 4]
-        large = sum(shape[2:] == (3, 3) for shape in convolutions)  # one at the start, then two in each block
-        width = convolutions[-1][0] // 64 if convolutions else 0
+    def infer_options(cls, kernels: Sequence[Shape]) -> dict[str, int]:
+        large = sum(kernel[2:] == (3, 3) for kernel in kernels)  # one at the start, then two in each block
+        width = max(kernel[0] for kernel in kernels) // 64
         return {"width": width, "depth": large + 3} if width and large > 6 else {}

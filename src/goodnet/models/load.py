@@ -1,0 +1,91 @@
+"""load_model: one entrance for every model file."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from goodnet.core.classifier import Classifier, Origin, Preprocessing
+from goodnet.errors import ParameterError
+from goodnet.models import formats, match
+from goodnet.models.file_safety import require_safe
+from goodnet.models.input_range import preprocessing_for
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    input_range: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+) -> Classifier:
+    """The classifier in a model file, on the CPU, in eval mode. Nothing in the file is executed.
+
+    Args:
+        path: ``.pt .pth .tar .bin`` (torch), ``.safetensors``, ``.npz``, ``.h5 .hdf5 .keras`` (Keras), or a folder of
+            ``save_model``.
+        arch: name of the architecture, options may follow it (``"wide_resnet:depth=16,width=1"``), for files that hold
+            only weights; None finds it by names and shapes.
+        input_range: what the network was trained on: "0..1", "0..255", "-1..1", "cifar10" or "imagenet" (mean and
+            standard deviation of that data set). None: what the file says, else "0..1"; see ``guess_input_range``.
+        mean: per channel, in units of ``input_range`` ("0..1" or "0..255"); instead of that of a named range.
+        std: per channel, likewise.
+        channel_order: "RGB" or "BGR"; None: what the file says, else RGB.
+        input_shape: (C, H, W) of the images; None: what the file or its weights say, else the architecture's usual one.
+
+    Raises:
+        UnsafeFile: loading the file the usual way would run code.
+        UnreadableModel: no such file, or damaged, absurd or of a kind that goodnet does not read.
+        UnknownArchitecture: the weights fit no architecture, or several; pass ``arch``.
+        UnknownName: no architecture ``arch``.
+        ParameterError: an argument is out of its range.
+    """
+    path = Path(path)
+    require_safe(path)
+    file = formats.read(path)
+    found = match.find(path, file, arch=arch, input_shape=input_shape)
+    preprocessing = _preprocessing(Preprocessing(), found.input_shape[0], input_range, mean, std, channel_order)
+    return Classifier(
+        found.net.eval(),
+        input_shape=found.input_shape,
+        num_classes=found.num_classes,
+        preprocessing=preprocessing,
+        architecture=found.architecture,
+        origin=Origin(path.name, _sha256(path), file.format, found.notes),
+    )
+
+
+def _preprocessing(
+    said: Preprocessing,
+    channels: int,
+    input_range: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channel_order: str | None,
+) -> Preprocessing:
+    """What the file ``said``, replaced where the caller knows better."""
+    if channel_order not in (None, "RGB", "BGR"):
+        raise ParameterError(f"channel_order must be 'RGB' or 'BGR', got {channel_order!r}")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != channels:
+            raise ParameterError(f"{name} must have {channels} numbers, one per channel, got {len(values)}")
+    if std is not None and not min(std) > 0:
+        raise ParameterError(f"std must be above 0, got {tuple(std)}")
+    chosen = said if input_range is None else replace(
+        preprocessing_for(input_range, channels), channel_order=said.channel_order
+    )
+    return replace(
+        chosen,
+        mean=chosen.mean if mean is None else tuple(map(float, mean)),
+        std=chosen.std if std is None else tuple(map(float, std)),
+        channel_order=channel_order or chosen.channel_order,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
