@@ -1,0 +1,135 @@
+"""The process that ``hdf5`` starts: walks all groups, datasets and attributes of a file and writes JSON findings."""
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from goodnet.models.scan.base import GIB, JSON_LIMIT, MIB, Broken, Finding, Window, findings_in, is_bomb
+from goodnet.models.scan.keras_config import scan_keras_config
+
+_OBJECT_LIMIT = 100_000
+_FINDING_LIMIT = 100
+_MEMORY_LIMIT = 4 * GIB
+_CHUNK_LIMIT = 256 * MIB
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+class Walk:
+    """Every object that can be reached from the root of an HDF5 file, each looked at once.
+
+    Attributes:
+        findings: what was found.
+    """
+
+    def __init__(self, window: Window):
+        self.findings: list[Finding] = []
+        self._size = window.size
+        self._declared = 0
+        self._seen: set[int] = set()
+        try:
+            with h5py.File(window, "r") as file:
+                self._walk(file)
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise Broken(f"cannot be read as HDF5: {str(error)[:200]}") from None
+
+    def _walk(self, file: Any) -> None:
+        pending = [file]
+        while pending and len(self.findings) < _FINDING_LIMIT:
+            item = pending.pop()
+            place = str(item.name)
+            for name in item.attrs:
+                self.findings += findings_in(f"{place}, attribute {name!r:.80}", self._scan_attribute, item, name)
+            if isinstance(item, h5py.Dataset):
+                self.findings += findings_in(place, self._scan_dataset, item)
+            elif isinstance(item, h5py.Group):
+                for name in item:
+                    self.findings += findings_in(f"{place}, {name!r:.80}", self._follow, item, name, pending)
+            else:
+                self.findings.append(Finding("unreadable", place, "", "neither a group nor a dataset"))
+
+    def _follow(self, group: Any, name: str, pending: list[Any]) -> list[Finding]:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise Broken(f"a link to another file, {link.filename!r:.80}")
+        if not isinstance(link, h5py.HardLink):
+            raise Broken("a soft link, which goodnet does not follow")
+        item = group[name]
+        address = h5py.h5o.get_info(item.id).addr
+        if address in self._seen:
+            raise Broken("a second link to the same object")
+        self._seen.add(address)
+        if len(self._seen) > _OBJECT_LIMIT:
+            raise Broken(f"more than {_OBJECT_LIMIT:,} objects")
+        pending.append(item)
+        return []
+
+    def _scan_attribute(self, item: Any, name: str) -> list[Finding]:
+        attribute = h5py.h5a.open(item.id, name.encode())
+        size = attribute.get_space().get_simple_extent_npoints() * attribute.dtype.itemsize
+        if size > JSON_LIMIT:
+            raise Broken(f"an attribute of {size:,} bytes")
+        text = h5py.check_string_dtype(attribute.dtype)
+        if attribute.dtype.kind not in "biufSU" and text is None:
+            raise Broken(f"an attribute of type {attribute.dtype}")
+        value = item.attrs[name] if text is not None and attribute.shape == () else None
+        if isinstance(value, str | bytes) and (name.endswith("_config") or value[:1] in ("{", b"{")):
+            return scan_keras_config(value)
+        return []
+
+    def _scan_dataset(self, dataset: Any) -> list[Finding]:
+        properties = dataset.id.get_create_plist()
+        layout = properties.get_layout()
+        if properties.get_external_count() or layout == h5py.h5d.VIRTUAL:
+            raise Broken("a dataset that lies in other files")
+        if dataset.dtype.kind not in "biufS":
+            raise Broken(f"a dataset of type {dataset.dtype}; goodnet reads numbers")
+        if not {properties.get_filter(number)[0] for number in range(properties.get_nfilters())} <= _FILTERS:
+            raise Broken("a dataset that is packed in a way that goodnet does not read")
+        size = math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize
+        self._declared += size
+        if is_bomb(self._declared, self._size):
+            raise Broken(f"datasets that declare {self._declared:,} bytes in a file of {self._size:,}")
+        if layout == h5py.h5d.CONTIGUOUS and size:
+            start, there = dataset.id.get_offset(), dataset.id.get_storage_size()
+            if start is None or there < size or start + size > self._size:
+                raise Broken(f"a dataset that declares {size:,} bytes; the file does not hold them")
+        elif layout == h5py.h5d.CHUNKED and size:
+            _read_chunks(dataset)
+        return []
+
+
+def _read_chunks(dataset: Any) -> None:
+    """Read a dataset once, chunk by chunk: whatever crashes the library is to crash it here."""
+    if math.prod(dataset.chunks) * dataset.dtype.itemsize > _CHUNK_LIMIT:
+        raise Broken("a dataset in absurdly large chunks")
+    try:
+        for selection in dataset.iter_chunks():
+            dataset[selection]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Broken(f"cannot be unpacked: {str(error)[:200]}") from None
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+
+
+def main() -> None:
+    """Arguments: path, start and size of the HDF5 file inside it, in bytes."""
+    path, start, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    _limit_memory()
+    with path.open("rb") as file:
+        findings = findings_in("", lambda: Walk(Window(file, start, size, path)).findings)
+    sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in findings[:_FINDING_LIMIT]]))
+
+
+if __name__ == "__main__":
+    main()
