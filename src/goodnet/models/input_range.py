@@ -1,8 +1,6 @@
 """What a network expects of its input: told by a name, or guessed from how it answers images."""
 
-from dataclasses import replace
-
-from goodnet.core.classifier import Classifier, Preprocessing
+from goodnet.core.classifier import Preprocessing
 from goodnet.errors import ParameterError
 
 # from images in [0, 1]: scale, then mean and standard deviation per channel (one number: the same for every channel)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from goodnet.core.classifier import Classifier, Origin, Preprocessing
 from goodnet.errors import ParameterError
-from goodnet.models import formats, match
+from goodnet.models import formats, keras_graph, match
 from goodnet.models.file_safety import require_safe
 from goodnet.models.input_range import preprocessing_for
 
@@ -47,15 +47,40 @@ def load_model(
     path = Path(path)
     require_safe(path)
     file = formats.read(path)
-    found = match.find(path, file, arch=arch, input_shape=input_shape)
-    preprocessing = _preprocessing(Preprocessing(), found.input_shape[0], input_range, mean, std, channel_order)
+    if file.graph is not None and arch is None:
+        classifier = _from_graph(path, file, input_shape)
+    else:
+        found = match.find(path, file, arch=arch, input_shape=input_shape)
+        classifier = Classifier(
+            found.net,
+            input_shape=found.input_shape,
+            num_classes=found.num_classes,
+            architecture=found.architecture,
+            origin=Origin(str(path), _sha256(path), file.format, found.notes),
+        )
+    classifier.preprocessing = _preprocessing(
+        classifier.preprocessing, classifier.input_shape[0], input_range, mean, std, channel_order
+    )
+    return classifier.eval()
+
+
+def _from_graph(path: Path, file: formats.ModelFile, input_shape: tuple[int, int, int] | None) -> Classifier:
+    """The network of the file's own graph."""
+    assert file.graph is not None
+    network, shape, dropped = keras_graph.build(path, file.graph, input_shape)
+    keras_graph.fill(path, network, file.arrays)
+    notes = ["architecture from the graph in the file"]
+    if dropped:
+        notes.append(f"the final {dropped} was left out: the classifier gives logits")
+    scale = keras_graph.scale_of(network)
+    if scale != 1:
+        notes.append("inputs 0..255: the network itself scales them down")
     return Classifier(
-        found.net.eval(),
-        input_shape=found.input_shape,
-        num_classes=found.num_classes,
-        preprocessing=preprocessing,
-        architecture=found.architecture,
-        origin=Origin(path.name, _sha256(path), file.format, found.notes),
+        network,
+        input_shape=shape,
+        num_classes=network.output_shape[0],
+        preprocessing=Preprocessing(scale=scale),
+        origin=Origin(str(path), _sha256(path), file.format, tuple(notes)),
     )
 
 
@@ -75,8 +100,10 @@ def _preprocessing(
             raise ParameterError(f"{name} must have {channels} numbers, one per channel, got {len(values)}")
     if std is not None and not min(std) > 0:
         raise ParameterError(f"std must be above 0, got {tuple(std)}")
-    chosen = said if input_range is None else replace(
-        preprocessing_for(input_range, channels), channel_order=said.channel_order
+    chosen = (
+        said
+        if input_range is None
+        else replace(preprocessing_for(input_range, channels), channel_order=said.channel_order)
     )
     return replace(
         chosen,

@@ -65,7 +65,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How an architecture fits: ``pairs`` when it does, else the layer ``at`` which it first does not."""
+    """How an architecture fits: ``pairs`` when it does, else how it first does not."""
 
     net: Architecture  # without weights
     input_shape: ImageShape
@@ -76,7 +76,7 @@ class _Fit:
     by_names: bool = False
     agreeing: int = 0
     mismatch: str = ""
-    at: str = ""
+    another_size: bool = False  # of image might help
 
 
 def find(path: Path, file: ModelFile, *, arch: str | None = None, input_shape: ImageShape | None = None) -> Match:
@@ -161,7 +161,7 @@ def _fit(
                 best = fit
             if fit.pairs:
                 return fit
-            if fit.at not in net.flat_inputs:  # another image size would change nothing
+            if not fit.another_size:
                 break
     return best
 
@@ -181,12 +181,17 @@ def _compare(net: Architecture, layers: list[_Layer], fit: _Fit) -> _Fit:
         if other is None or other.shapes != layer.shapes:
             has = "nothing" if other is None else f"{other.name} {_text(other.shapes)}"
             mismatch = f"{layer.name} wants {_text(layer.shapes)}, the file has {has}"
-            return replace(fit, agreeing=len(pairs), at=layer.name, mismatch=mismatch)
+            another_size = layer.name in net.flat_inputs and other is not None and _same_outputs(layer, other)
+            return replace(fit, agreeing=len(pairs), mismatch=mismatch, another_size=another_size)
         pairs.append((layer, other))
     left = [] if by_names else [layer.name for queue in waiting.values() for layer in queue]
     if left:
         return replace(fit, agreeing=len(pairs), mismatch=f"the file has more layers, such as {left[0]}")
     return replace(fit, agreeing=len(pairs), pairs=tuple(pairs), by_names=by_names)
+
+
+def _same_outputs(layer: _Layer, other: _Layer) -> bool:
+    return layer.kind == other.kind and layer.shapes["weight"][0] == other.shapes["weight"][0]
 
 
 def _plain(name: str) -> str:

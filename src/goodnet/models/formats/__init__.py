@@ -8,7 +8,7 @@ from goodnet.errors import UnreadableModel
 from goodnet.models.formats import folder, keras_hdf5, npz_file, safetensors_file, torch_file
 from goodnet.models.formats._base import ModelFile, reading
 
-__all__ = ["ModelFile", "read"]
+__all__ = ["ModelFile", "read", "reading"]
 
 _READABLE = (
     ".pt .pth .tar .bin (torch), .safetensors, .npz, .h5 .hdf5 .keras (Keras), or a folder of goodnet.save_model"
