@@ -1,16 +1,22 @@
 """load_model: one entrance for every model file."""
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from goodnet.core.classifier import Classifier, Origin, Preprocessing
-from goodnet.errors import ParameterError
-from goodnet.models import formats, keras_graph, match
+from goodnet.errors import ParameterError, UnreadableModel, UsageError
+from goodnet.models import architectures, formats, keras_graph, match
 from goodnet.models.file_safety import require_safe
+from goodnet.models.formats.folder import Description
 from goodnet.models.input_range import preprocessing_for
+
+ImageShape = tuple[int, int, int]
 
 
 def load_model(
@@ -43,32 +49,45 @@ def load_model(
         UnknownArchitecture: the weights fit no architecture, or several; pass ``arch``.
         UnknownName: no architecture ``arch``.
         ParameterError: an argument is out of its range.
+        UsageError: ``arch`` or ``input_shape`` for a folder of ``save_model``, which knows them.
     """
     path = Path(path)
-    require_safe(path)
+    sha256 = require_safe(path).sha256
     file = formats.read(path)
-    if file.graph is not None and arch is None:
-        classifier = _from_graph(path, file, input_shape)
+    if file.description is not None:
+        if arch is not None or input_shape is not None:
+            raise UsageError(f"{path} is a saved model, which knows its architecture and input shape; leave them out")
+        classifier = _saved(path, file.description, file.arrays)
+    elif file.graph is not None and arch is None:
+        classifier = _whole(path, file.graph, file.arrays, input_shape)
     else:
-        found = match.find(path, file, arch=arch, input_shape=input_shape)
-        classifier = Classifier(
-            found.net,
-            input_shape=found.input_shape,
-            num_classes=found.num_classes,
-            architecture=found.architecture,
-            origin=Origin(str(path), _sha256(path), file.format, found.notes),
-        )
+        classifier = _weights(path, file, arch, input_shape)
+    if file.description is None:
+        classifier.origin = replace(classifier.origin, file=str(path), sha256=sha256, format=file.format)
     classifier.preprocessing = _preprocessing(
         classifier.preprocessing, classifier.input_shape[0], input_range, mean, std, channel_order
     )
     return classifier.eval()
 
 
-def _from_graph(path: Path, file: formats.ModelFile, input_shape: tuple[int, int, int] | None) -> Classifier:
-    """The network of the file's own graph."""
-    assert file.graph is not None
-    network, shape, dropped = keras_graph.build(path, file.graph, input_shape)
-    keras_graph.fill(path, network, file.arrays)
+def _weights(path: Path, file: formats.ModelFile, arch: str | None, input_shape: ImageShape | None) -> Classifier:
+    """Arrays only: the architecture is told or found."""
+    found = match.find(path, file, arch=arch, input_shape=input_shape)
+    return Classifier(
+        found.net,
+        input_shape=found.input_shape,
+        num_classes=found.num_classes,
+        architecture=found.architecture,
+        origin=Origin(notes=found.notes),
+    )
+
+
+def _whole(
+    path: Path, graph: Mapping[str, Any], arrays: Mapping[str, Tensor], input_shape: ImageShape | None
+) -> Classifier:
+    """A Keras model with its own graph."""
+    network, shape, dropped = keras_graph.build(path, graph, input_shape)
+    keras_graph.fill(path, network, arrays)
     notes = ["architecture from the graph in the file"]
     if dropped:
         notes.append(f"the final {dropped} was left out: the classifier gives logits")
@@ -80,7 +99,32 @@ def _from_graph(path: Path, file: formats.ModelFile, input_shape: tuple[int, int
         input_shape=shape,
         num_classes=network.output_shape[0],
         preprocessing=Preprocessing(scale=scale),
-        origin=Origin(str(path), _sha256(path), file.format, tuple(notes)),
+        origin=Origin(notes=tuple(notes)),
+    )
+
+
+def _saved(path: Path, description: Description, arrays: Mapping[str, Tensor]) -> Classifier:
+    """What ``save_model`` wrote."""
+    net: nn.Module
+    with formats.reading(path, "a saved model"), torch.device("meta"):
+        try:
+            if description.graph is not None:
+                net = keras_graph.build(path, description.graph, description.input_shape)[0]
+            else:
+                net = architectures.build(
+                    description.architecture, num_classes=description.num_classes, input_shape=description.input_shape
+                )
+        except UsageError as error:
+            raise UnreadableModel(f"{path}: {error}") from error
+        net.load_state_dict(dict(arrays), assign=True)
+    return Classifier(
+        net,
+        input_shape=description.input_shape,
+        num_classes=description.num_classes,
+        preprocessing=Preprocessing(**description.preprocessing.model_dump()),
+        architecture=description.architecture,
+        class_names=description.class_names,
+        origin=Origin(**description.origin.model_dump()),
     )
 
 
@@ -111,8 +155,3 @@ def _preprocessing(
         std=chosen.std if std is None else tuple(map(float, std)),
         channel_order=channel_order or chosen.channel_order,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """goodnet's own folder: ``model.safetensors`` with the arrays and ``model.json`` with everything else."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,8 @@ from goodnet.models.formats._base import ModelFile, reading
 
 ARRAYS, DESCRIPTION = "model.safetensors", "model.json"
 _MAX_BYTES = 64 << 20
+
+Side = Annotated[int, Field(ge=1, le=8192)]
 
 
 class PreprocessingRecord(BaseModel):
@@ -46,8 +48,8 @@ class Description(BaseModel):
     goodnet: str
     architecture: str
     graph: dict[str, Any] | None
-    input_shape: tuple[int, int, int]
-    num_classes: int = Field(ge=1)
+    input_shape: tuple[Side, Side, Side]
+    num_classes: int = Field(ge=2, le=1 << 24)
     class_names: tuple[str, ...]
     preprocessing: PreprocessingRecord
     origin: OriginRecord

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from goodnet.models.keras_graph._base import Built, Site, Slot, builds, torch_axis
+from goodnet.models.keras_graph._base import Built, Site, Slot, builds, keep, torch_axis
 from goodnet.models.keras_graph._config import LayerConfig
 
 # softmax is over the channels, axis 1 in torch
@@ -109,8 +109,13 @@ class PReLU(nn.Module):
 def _prelu(layer: LayerConfig, site: Site) -> Built:
     shared = [torch_axis(layer, site, axis) for axis in layer.values.get("shared_axes") or ()]
     shape = tuple(1 if axis in shared else side for axis, side in enumerate(site.shape, start=1))
-    turned = site.channels_last and len(shape) == 3
-    return Built(PReLU(shape), (Slot("slope", lambda array: array.permute(2, 0, 1) if turned else array),))
+    turn = _turn_slopes if site.channels_last and len(shape) == 3 else keep
+    return Built(PReLU(shape), (Slot("slope", turn),))
+
+
+def _turn_slopes(array: Tensor) -> Tensor:
+    """(h, w, channels) → (channels, h, w)."""
+    return array.permute(2, 0, 1)
 
 
 _LAYERS = {"ReLU": _relu, "LeakyReLU": _leaky_relu, "ELU": _elu, "Softmax": _softmax}

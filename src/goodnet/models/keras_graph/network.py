@@ -39,6 +39,7 @@ class KerasNetwork(nn.Module):
     Built on the meta device: shapes are known, no memory is taken. ``fill`` brings the arrays.
 
     Attributes:
+        model: the entry of ``model_config`` that it was built from.
         output_shape: of one sample.
         owners: the layers that wait for arrays, also those of nested models.
         constants: state-dict entries that need no arrays.
@@ -50,6 +51,7 @@ class KerasNetwork(nn.Module):
             raise UnreadableModel(f"Keras models lie more than {_MAX_NESTING} deep in one another")
         self.owners: list[Owner] = []
         self.constants: dict[str, Tensor] = {}
+        self.model = model
         self._channels_last, self._nesting = channels_last, nesting
         wiring = wiring_of(model)
         self._input, self._output = wiring.input, wiring.output
