@@ -221,7 +221,7 @@ def _filled(fit: _Fit) -> Match:
     side = f"{fit.input_shape[1]}x{fit.input_shape[2]}"
     notes = (
         f"architecture {fit.architecture} fits the arrays by {how}",
-        f"images of {side} taken from it and the shapes",
+        f"images of {side}: the weights fit them",
     )
     return Match(fit.net, fit.architecture, fit.input_shape, fit.num_classes, notes)
 

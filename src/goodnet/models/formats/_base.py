@@ -48,7 +48,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except GoodnetError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableModel(f"{path} cannot be read as {kind}: {reason}") from error
 
 

@@ -100,4 +100,4 @@ def transpose(array: Tensor) -> Tensor:
 
 def zero() -> Tensor:
     """What BatchNorm counts; nothing reads it here."""
-    return torch.zeros((), dtype=torch.int64)
+    return torch.zeros((), dtype=torch.int64, device="cpu")  # also while a network is built on the meta device
