@@ -1,0 +1,87 @@
+"""load_data: the one entrance for images, whatever their layout."""
+
+import os
+from pathlib import Path
+
+from goodnet.core.samples import Samples
+from goodnet.data._layout import Layout, Selection, layouts
+from goodnet.errors import UnreadableData
+
+_DEEPEST_WRAPPING = 4  # folders that hold nothing but one folder, as archives leave them
+
+
+def load_data(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    shape: tuple[int, int, int] | None = None,
+) -> Samples:
+    """Read images from a file, a folder or a bundled set; the layout is recognized.
+
+    Args:
+        path: a path, or "digits" for the bundled set; write "./digits" for a folder of that name.
+        split: "train", "test" ...; None for the first that the set has, which is "train" where there is one.
+        limit: at most that many images, drawn at random before anything is decoded; in the order of the set.
+        seed: of that draw.
+        shape: (C, H, W) that a model wants; None for the data's own.
+
+    Returns:
+        uint8 images (N, C, H, W), labels where known, and notes on what was skipped or changed.
+
+    Raises:
+        UnreadableData: nothing there, no layout recognized, or the data is damaged.
+        UnsafeFile: reading it the usual way would execute something; nothing was executed.
+        UsageError: limit, seed or shape out of range, or a split that the set does not have.
+    """
+    selection = Selection(split=split, limit=limit, seed=seed, shape=shape)
+    name = os.fspath(path)
+    # an absolute path is never the name of a bundled set
+    place = Path(name).absolute() if os.sep in name else Path(name)
+    try:
+        layout, place = _recognized(place)
+    except OSError as error:
+        raise UnreadableData(f"{place} cannot be read: {error.strerror}") from error
+    samples = layout.load(place, selection)
+    return samples if shape is None else samples.fitted_to(shape)
+
+
+def _recognized(path: Path) -> tuple[Layout, Path]:
+    """The first layout that recognizes ``path``, or what it wraps, and where it does."""
+    known = layouts()
+    place = path
+    for _ in range(_DEEPEST_WRAPPING):
+        layout = next((layout for layout in known if layout.recognizes(place)), None)
+        if layout is not None:
+            return layout, place
+        inner = _only_entry(place)
+        if inner is None:
+            break
+        place = inner
+    if not path.exists():
+        raise UnreadableData(f"{path} does not exist; {_understood(known)}")
+    raise UnreadableData(f"{path} {_contents(path)}, which is no layout that goodnet reads; {_understood(known)}")
+
+
+def _only_entry(path: Path) -> Path | None:
+    """The only folder in a folder, or its only file where it has no folder; links are not followed."""
+    if not path.is_dir():
+        return None
+    with os.scandir(path) as scanned:
+        entries = [entry for entry in scanned if not entry.name.startswith(".") and not entry.is_symlink()]
+    folders = [entry for entry in entries if entry.is_dir()]
+    only = folders or entries
+    return Path(only[0]) if len(only) == 1 else None
+
+
+def _contents(path: Path) -> str:
+    if not path.is_dir():
+        return "is a file"
+    names = sorted(os.listdir(path))
+    return f"holds {', '.join(map(repr, names[:6]))}{' ...' if len(names) > 6 else ''}" if names else "is empty"
+
+
+def _understood(known: tuple[Layout, ...]) -> str:
+    lines = [f"- {layout.description}{f' ({layout.where})' if layout.where else ''}" for layout in known]
+    return "\n".join(["what can be loaded:", *lines])
