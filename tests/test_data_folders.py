@@ -84,6 +84,10 @@ def test_train_and_test_folders_are_splits(tmp_path: Path) -> None:
     assert first_pixels(load_data(tmp_path, split="test").images) == [2, 3]
     with pytest.raises(UnknownName, match="train, test"):
         load_data(tmp_path, split="val")
+    save(tmp_path / "preview.png", 4)
+    samples = load_data(tmp_path)
+    assert first_pixels(samples.images) == [1]
+    assert samples.notes == ("left out 1 images that lie beside the folders of the splits",)
 
 
 def test_a_split_of_a_set_without_splits_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def test_a_folder_that_may_not_be_read_is_unreadable(tmp_path: Path) -> None:
         load_data(tmp_path / "closed")
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_cannot_be_paths_are_unreadable(name: str) -> None:
+    with pytest.raises(UnreadableData, match="cannot be read|does not exist|is no layout"):
+        load_data(name)
+
+
 def test_any_layout_is_fitted_to_the_shape_that_a_model_wants(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.full((2, 3, 10, 12), 77, np.uint8))
     samples = load_data(tmp_path / "a.npy", shape=(1, 5, 6))

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,16 @@ def test_a_damaged_cifar10_pickle_is_refused(tmp_path: Path, content: bytes) -> 
     (tmp_path / "test_batch").write_bytes(content)
     with pytest.raises(UnreadableData):
         load_data(tmp_path)
+
+
+def test_a_memo_index_in_a_pickle_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "test_batch").write_bytes(b"\x80\x02K\x05r\x00\x00\x00\x01.")  # index 2**24
+    tracemalloc.start()
+    with pytest.raises(UnreadableData):
+        load_data(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
 
 
 @pytest.mark.parametrize(

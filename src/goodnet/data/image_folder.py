@@ -31,11 +31,14 @@ def load(path: Path, selection: Selection) -> Samples:
     """
     with reading(path, "a folder of images"):
         splits = _split_folders(path) if path.is_dir() else {}
+        loose = len(_entries(path)[1]) if splits else 0
         if splits:
             path = splits[selection.chosen_split(tuple(splits))]
         else:
             selection.require_no_split(path)
         pictures, labels, class_names, notes = _listed(path)
+        if loose:
+            notes = (*notes, f"left out {loose} images that lie beside the folders of the splits")
     positions = selection.positions(len(pictures))
     root = path if path.is_dir() else path.parent
     decoded = decode_all([pictures[position] for position in positions], root, selection.shape)
@@ -96,8 +99,8 @@ def _entries(folder: Path) -> tuple[list[str], list[str], int]:
 
 def _split_folders(path: Path) -> dict[str, Path]:
     """Split to folder, where the folder holds nothing but train, test ... folders with images in them."""
-    folders, images, _ = _entries(path)
-    if images or not set(folders) <= set(_SPLITS):
+    folders = _entries(path)[0]
+    if not set(folders) <= set(_SPLITS):
         return {}
     return {name: path / name for name in _SPLITS if name in folders and _holds_images(path / name)}
 
