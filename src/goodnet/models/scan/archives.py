@@ -12,6 +12,7 @@ from goodnet.models.scan.base import MIB, Broken, Window, is_bomb
 _MEMBER_LIMIT = 100_000
 _DIRECTORY_LIMIT = 64 * MIB
 _NAME_LIMIT = 1024
+_FOLDER_FLAG = 0x10
 _UNICODE_PATH = 0x7075
 _ZIP64 = 0x0001
 
@@ -37,14 +38,12 @@ class Archive:
     def __init__(self, window: Window):
         """Raises Broken if the archive is not plain."""
         self.window = window
-        directory, entries = _find_directory(window)
+        directory = _find_directory(window)
         try:
             self._zip = zipfile.ZipFile(window)  # type: ignore[arg-type]
         except (zipfile.BadZipFile, ValueError, struct.error, OSError, OverflowError, NotImplementedError) as error:
             raise Broken(f"zip directory: {error}") from None
         infos = sorted(self._zip.infolist(), key=lambda info: info.header_offset)
-        if len(infos) != entries:
-            raise Broken(f"the zip directory holds {len(infos)} members and says {entries}")
         self.members: dict[str, Member] = {}
         position = 0
         for info in infos:
@@ -78,8 +77,8 @@ class Archive:
         return self.window.part(member.start, member.size)
 
 
-def _find_directory(window: Window) -> tuple[int, int]:
-    """Where the directory starts and how many entries it says it has; it must end where its end record starts."""
+def _find_directory(window: Window) -> int:
+    """Where the directory starts; it must end where its end record starts and hold what that says."""
     end = window.size - 22
     fields = struct.unpack("<4s4H2LH", window.at(max(end, 0), 22).ljust(22, b"\0"))
     signature, disk, first_disk, entries_here, entries, size, start, comment = fields
@@ -98,7 +97,19 @@ def _find_directory(window: Window) -> tuple[int, int]:
             raise Broken("a zip archive whose two end records do not agree")
     if start + size != end or size > _DIRECTORY_LIMIT or entries > _MEMBER_LIMIT or entries_here != entries:
         raise Broken("a zip archive with bytes before it or after it, or with too many members")
-    return start, entries
+    if _count_entries(window.at(start, size)) != entries:
+        raise Broken(f"a zip directory that does not hold the {entries} members that it says")
+    return int(start)
+
+
+def _count_entries(directory: bytes) -> int:
+    """How many entries fill the directory exactly, or -1: zipfile does not mind an entry that is cut off."""
+    position, count = 0, 0
+    while position < len(directory):
+        lengths = directory[position + 28 : position + 34].ljust(6, b"\0")
+        position += 46 + sum(struct.unpack("<3H", lengths))
+        count += 1
+    return count if position == len(directory) else -1
 
 
 def _check_entry(info: zipfile.ZipInfo) -> None:
@@ -111,8 +122,9 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
     if name.startswith("/") or ".." in parts or name[1:2] == ":":
         raise Broken(f"the member {name!r:.80} reaches out of the archive")
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise Broken(f"{name!r:.80} is a link or a device, not a file")
+    is_folder = bool(info.external_attr & _FOLDER_FLAG or kind == stat.S_IFDIR)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (is_folder and not name.endswith("/")):
+        raise Broken(f"{name!r:.80} is a link, a device or a folder, not a file")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.volume:
         raise Broken(f"{name!r:.80} is packed in a way that goodnet does not read")
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
@@ -138,8 +150,9 @@ def _locate(window: Window, info: zipfile.ZipInfo, position: int) -> tuple[Membe
     rest = window.at(position + 30, name_length + extra_length)
     codec = "utf-8" if flags & 0x800 else "cp437"
     name = rest[:name_length].decode(codec, errors="replace")
-    if stored_size == size == 2**32 - 1 and rest[name_length : name_length + 4] == struct.pack("<2H", _ZIP64, 16):
-        size, stored_size = struct.unpack("<2Q", rest[name_length + 4 : name_length + 20])
+    wide = rest[name_length : name_length + 20]
+    if stored_size == size == 2**32 - 1 and len(wide) == 20 and wide.startswith(struct.pack("<2H", _ZIP64, 16)):
+        size, stored_size = struct.unpack("<2Q", wide[4:])
     streamed = bool(flags & 8)
     here, there = (crc, stored_size, size), (info.CRC, info.compress_size, info.file_size)
     if (signature, flags, method, name) != (b"PK\3\4", info.flag_bits, info.compress_type, info.orig_filename):

@@ -8,7 +8,7 @@ import sys
 from goodnet.models.scan.base import MIB, Broken, Finding, Window
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_SECONDS = 60
+_SECONDS = 15
 _BYTES_PER_SECOND = 20 * MIB
 
 

@@ -34,7 +34,7 @@ class Walk:
         try:
             with h5py.File(window, "r") as file:
                 self._walk(file)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
             raise Broken(f"cannot be read as HDF5: {str(error)[:200]}") from None
 
     def _walk(self, file: Any) -> None:
@@ -52,7 +52,8 @@ class Walk:
             else:
                 self.findings.append(Finding("unreadable", place, "", "neither a group nor a dataset"))
 
-    def _follow(self, group: Any, name: str, pending: list[Any]) -> list[Finding]:
+    def _follow(self, group: Any, name: Any, pending: list[Any]) -> list[Finding]:
+        _check_name(name)
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise Broken(f"a link to another file, {link.filename!r:.80}")
@@ -68,7 +69,8 @@ class Walk:
         pending.append(item)
         return []
 
-    def _scan_attribute(self, item: Any, name: str) -> list[Finding]:
+    def _scan_attribute(self, item: Any, name: Any) -> list[Finding]:
+        _check_name(name)
         attribute = h5py.h5a.open(item.id, name.encode())
         size = attribute.get_space().get_simple_extent_npoints() * attribute.dtype.itemsize
         if size > JSON_LIMIT:
@@ -103,10 +105,16 @@ class Walk:
         return []
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):  # h5py gives bytes where the file does not hold UTF-8
+        raise Broken("a name that is not UTF-8")
+
+
 def _read_chunks(dataset: Any) -> None:
     """Read a dataset once, chunk by chunk: whatever crashes the library is to crash it here."""
-    if math.prod(dataset.chunks) * dataset.dtype.itemsize > _CHUNK_LIMIT:
-        raise Broken("a dataset in absurdly large chunks")
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if len(dataset.chunks) != len(dataset.shape) or size > _CHUNK_LIMIT:
+        raise Broken("a dataset in chunks of absurd shape")
     try:
         for selection in dataset.iter_chunks():
             dataset[selection]

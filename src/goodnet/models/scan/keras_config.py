@@ -54,28 +54,28 @@ def scan_keras_config(text: bytes | str) -> list[Finding]:
 def _inside(place: str, value: dict[str, Any], key: str) -> str:
     config = value.get("config")
     name = config.get("name") if key == "config" and "class_name" in value and isinstance(config, dict) else None
-    return f"layer {name!r:.80}" if isinstance(name, str) else place
+    return f"layer {name[:80]!r}" if isinstance(name, str) else place
 
 
 def _judge(value: dict[str, Any]) -> Iterator[Finding]:
     name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
-    if name is not None and not isinstance(name, str):
-        raise Broken("a class_name that is not a text")
+    if not all(text is None or isinstance(text, str) for text in (name, module, registered)):
+        raise Broken("a class_name, module or registered_name that is not a text")
     if name in _CODE_CLASSES:
         yield _executes(name, _CODE_CLASSES[name])
     elif name is not None and name.startswith("__") and name not in _HARMLESS_SPECIAL:
-        yield _executes(name, f"the special object {name}")
+        yield _executes(name[:80], f"the special object {name[:80]}")
     if module is not None and not _is_keras(module):
-        yield _executes(f"{module!s:.80}.{name!s:.80}", f"a custom object, for which Keras imports {module!r:.80}")
+        yield _executes(f"{module[:80]}.{name}"[:160], f"a custom object, for which Keras imports {module[:80]!r}")
     if registered is not None and registered != name:
-        yield _executes(f"{registered!s:.80}", f"the custom object {registered!r:.80}")
+        yield _executes(registered[:80], f"the custom object {registered[:80]!r}")
     for key in _CODE_KEYS & value.keys():
         if value[key] is not None:
             yield _executes(key, f"{key!r} in a layer's configuration: code, or the name of code")
 
 
-def _is_keras(module: Any) -> bool:
-    return isinstance(module, str) and bool(_KERAS_MODULE.fullmatch(module)) and not _GADGETS.search(module)
+def _is_keras(module: str) -> bool:
+    return bool(_KERAS_MODULE.fullmatch(module)) and not _GADGETS.search(module)
 
 
 def _executes(what: str, message: str) -> Finding:

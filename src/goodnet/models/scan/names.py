@@ -10,7 +10,7 @@ _NETWORK = "talks to the network"
 _FILES = "reads or writes files"
 
 # Only words for the message: whatever is not on the list of harmless names is refused, known here or not.
-_MODULES = {
+_MODULE_TEXTS = {
     _COMMANDS: "os posix nt subprocess _posixsubprocess pty commands popen2 multiprocessing asyncio pexpect sh",
     _CODE: """
         sys code codeop timeit bdb pdb cProfile profile trace doctest idlelib lib2to3 pip ensurepip venv ctypes _ctypes
@@ -23,6 +23,7 @@ _MODULES = {
     _NETWORK: "socket _socket ssl urllib requests http httpx ftplib smtplib webbrowser xmlrpc telnetlib aiohttp",
     _FILES: "io _io shutil pathlib linecache tempfile glob fileinput codecs logging zipfile tarfile sqlite3",
 }
+_MODULES = {words: frozenset(modules.split()) for words, modules in _MODULE_TEXTS.items()}
 _NAMES = {
     _CODE: ("builtins.eval", "builtins.exec", "builtins.compile", "builtins.getattr", "builtins.map", "builtins.apply"),
     _IMPORTS: ("builtins.__import__",),
@@ -39,7 +40,7 @@ def danger(name: str) -> str:
         if name in names:
             return f"would call {name}, which {words}"
     for words, modules in _MODULES.items():
-        if _inside(name, modules.split()):
+        if _inside(name, modules):
             return f"would call {name}, which {words}"
     if _inside(name, _MODELS):
         return f"a whole pickled model or optimizer (class {name}): save its state_dict instead"

@@ -17,8 +17,10 @@ from goodnet.models.scan.values import SCALARS, Global, Instance, Vocabulary, ch
 
 PICKLE_LIMIT = 64 * MIB
 """Longest stretch of pickles that is scanned, in bytes; tensors lie outside."""
-OPCODE_LIMIT = 5_000_000
+OPCODE_LIMIT = 2_000_000
 FINDING_LIMIT = 100
+_NAME_LIMIT = 200
+_ARGUMENT_LIMIT = 8
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
@@ -58,9 +60,9 @@ class PickleScan:
         if len(self._problems) < FINDING_LIMIT:
             self._problems.setdefault(message, self._position)
 
-    def _execute(self, name: str, message: str) -> None:
-        if len(self._executes) < FINDING_LIMIT:
-            self._executes.setdefault(name[:200], (self._position, message[:400]))
+    def _execute(self, name: str, message: str = "") -> None:
+        if len(self._executes) < FINDING_LIMIT and name not in self._executes:
+            self._executes[name] = self._position, message or danger(name)
 
     def _run(self, start: int) -> None:
         stream = io.BytesIO(self._data)
@@ -240,12 +242,13 @@ class PickleScan:
             self._stack.append(Instance())
 
     def _import(self, module: str, name: str) -> None:
+        module, name = module[:_NAME_LIMIT], name[:_NAME_LIMIT]
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full, vocabulary = f"{module}.{name}", self._vocabulary
         if full in vocabulary.unread:
             self._problem(f"{full}: goodnet reads dense tensors in lists and dictionaries only")
         elif full not in vocabulary.calls and full not in vocabulary.values:
-            self._execute(full, danger(full))
+            self._execute(full)
         self._stack.append(Global(full))
 
     def _call(self) -> None:
@@ -256,10 +259,10 @@ class PickleScan:
         if function.name == "copyreg._reconstructor" and type(arguments) is tuple and arguments:
             self._stack.append(_instance_of(arguments[0]))
         elif function.name not in self._vocabulary.calls:
-            self._problem(f"calls {function.name}"[:200])
+            self._problem(f"calls {function.name}")
             self._stack.append(Instance(function.name))
-        elif type(arguments) is not tuple:
-            raise Broken(f"{function.name} is called with something that is not a tuple")
+        elif type(arguments) is not tuple or len(arguments) > _ARGUMENT_LIMIT:
+            raise Broken(f"{function.name} is called with something that is not a short tuple")
         else:
             self._stack.append(self._vocabulary.calls[function.name](arguments))
 
@@ -277,7 +280,7 @@ class PickleScan:
         if type(target) is OrderedDict and type(state) is dict and state.keys() <= {"_metadata"}:
             target.__dict__.update(state)  # what torch.nn.Module.state_dict() leaves on its result
             return
-        parts = state if type(state) is tuple else (state,)
+        parts = state[:2] if type(state) is tuple else (state,)
         if isinstance(target, Instance) and any(isinstance(part, dict) and "_modules" in part for part in parts):
             self._models.add(target.of)
         self._problem("sets the attributes of an object; goodnet reads dense tensors in lists and dictionaries only")

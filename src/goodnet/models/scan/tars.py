@@ -6,8 +6,8 @@ from goodnet.models.scan.base import MIB, Finding, Window, findings_in
 from goodnet.models.scan.zip_files import ScanInside
 
 _BLOCK = 512
-_LOOK = MIB
-_LOOKS = 200
+_LOOK = MIB // 4
+_LOOKS = 32
 
 
 def is_tar(window: Window) -> bool:

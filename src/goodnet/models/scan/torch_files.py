@@ -10,7 +10,7 @@ from goodnet.models.scan.values import Vocabulary
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _PROTOCOL_VERSION = 1001
-_PICKLES_IN_A_ROW = 16
+_PICKLES_IN_A_ROW = 4
 _PROTOCOL_HEAD = re.compile(rb"\x80[\x00-\x05]")
 
 
@@ -50,7 +50,7 @@ def _check_storages(window: Window, position: int, keys: object, storages: Mappi
     for key in keys:
         storage = storages[key]
         if window.at(position, 8) != storage.count.to_bytes(8, "little"):
-            raise Broken(f"storage {key!r:.40} is not where it should be")
+            raise Broken(f"storage {key[:40]!r} is not where it should be")
         position += 8 + storage.count * storage.element_bytes
     if position != window.size:
         raise Broken(f"the storages end at byte {position:,}, the file at byte {window.size:,}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from goodnet.models.scan.base import Broken, is_bomb
+from goodnet.models.scan.base import MIB, Broken, is_bomb
 from goodnet.models.scan.values import SCALARS, Global, Vocabulary
 
 _FLOATING_STORAGES = {2: "Half BFloat16", 4: "Float", 8: "Double ComplexFloat", 16: "ComplexDouble"}
@@ -54,6 +54,8 @@ _UNREAD = frozenset(
 _DEVICES = ("cpu", "cuda", "meta", "mps", "xpu")
 _DIMENSIONS = 32
 _LARGEST = 2**40
+_ITEM_BYTES = 64
+_COPY_LIMIT = 64 * MIB
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +89,14 @@ class TorchObjects:
         self._sizes = sizes
         self._present = present
         self._tensor_bytes = 0
+        self._copied = 0
 
     def vocabulary(self) -> Vocabulary:
         calls = {
-            "collections.OrderedDict": _ordered_dict,
-            "collections.Counter": _counter,
-            "builtins.set": _set,
-            "_codecs.encode": _encode,
+            "collections.OrderedDict": self._ordered_dict,
+            "collections.Counter": self._counter,
+            "builtins.set": self._set,
+            "_codecs.encode": self._encode,
             "torch.Size": _size,
             "torch.device": _device,
             "torch._utils._rebuild_tensor_v2": self._tensor_v2,
@@ -113,14 +116,14 @@ class TorchObjects:
                 raise Broken("a persistent id that is not a storage as torch.save writes it")
         element_bytes, floating = _STORAGES.get(kind, (0, False))
         if not element_bytes or type(count) is not int or not 0 <= count <= _LARGEST:
-            raise Broken(f"a storage of kind {kind} with {count!r:.40} elements")
+            raise Broken(f"a storage of kind {kind} and absurd size")
         size = count * element_bytes
         there = self._present if self._sizes is None else self._sizes.get(key, -1)
         if size > there or (self._sizes is not None and size != there):
-            raise Broken(f"storage {key!r:.40} declares {size:,} bytes; the file holds {max(there, 0):,}")
+            raise Broken(f"storage {key[:40]!r} declares {size:,} bytes; the file holds {max(there, 0):,}")
         first = self.storages.setdefault(key, Storage(key, kind, element_bytes, floating, count))
         if (first.kind, first.count) != (kind, count):
-            raise Broken(f"storage {key!r:.40} is declared twice, and differently")
+            raise Broken(f"storage {key[:40]!r} is declared twice, and differently")
         return first
 
     def _tensor_v2(self, arguments: tuple[Any, ...]) -> Tensor:
@@ -143,15 +146,59 @@ class TorchObjects:
     def _check_extent(self, storage: Storage, element_bytes: int, offset: Any, size: Any, stride: Any) -> None:
         if not _are_counts((offset,)) or not _are_counts(size) or not _are_counts(stride) or len(size) != len(stride):
             raise Broken("a tensor whose shape is not a tuple of numbers")
-        if len(size) > _DIMENSIONS or math.prod(max(length, 1) for length in size) > _LARGEST:
+        if math.prod(max(length, 1) for length in size) > _LARGEST:
             raise Broken("a tensor of absurd shape")
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         end = offset if 0 in size else last + 1
         if end * element_bytes > storage.count * storage.element_bytes:
-            raise Broken(f"a tensor that reaches beyond the end of its storage {storage.key!r:.40}")
+            raise Broken(f"a tensor that reaches beyond the end of its storage {storage.key[:40]!r}")
         self._tensor_bytes += math.prod(size) * element_bytes
         if is_bomb(self._tensor_bytes, self._present):
-            raise Broken(f"tensors that would take {self._tensor_bytes:,} bytes from a file of {self._present:,}")
+            raise Broken(f"tensors that would take far more memory than the {self._present:,} bytes of the file")
+
+    def _count_copy(self, size: int) -> None:
+        """Whatever copies is counted: a pickle can name one large value a million times."""
+        self._copied += size
+        if self._copied > _COPY_LIMIT:
+            raise Broken(f"more than {_COPY_LIMIT:,} bytes of sets, counters and texts")
+
+    def _ordered_dict(self, arguments: tuple[Any, ...]) -> OrderedDict[Any, Any]:
+        match arguments:
+            case ():
+                return OrderedDict()
+            case (list(pairs),):
+                self._count_copy(_ITEM_BYTES * len(pairs))
+                sound = all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs)
+                if sound and all(type(key) in SCALARS for key, _ in pairs):
+                    return OrderedDict(pairs)
+        raise Broken("an OrderedDict that is not as Python writes it")
+
+    def _counter(self, arguments: tuple[Any, ...]) -> dict[Any, Any]:
+        match arguments:
+            case ():
+                return {}
+            case (dict(counts),):
+                self._count_copy(_ITEM_BYTES * len(counts))
+                return dict(counts)
+        raise Broken("a Counter that is not as Python writes it")
+
+    def _set(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        match arguments:
+            case (list(items),):
+                self._count_copy(_ITEM_BYTES * len(items))
+                if all(type(item) in SCALARS for item in items):
+                    return tuple(items)
+        raise Broken("a set that is not as Python writes it")
+
+    def _encode(self, arguments: tuple[Any, ...]) -> bytes:
+        match arguments:
+            case (str(text), "latin1" | "latin-1"):
+                self._count_copy(len(text))
+                try:
+                    return text.encode("latin-1")
+                except UnicodeEncodeError:
+                    pass
+        raise Broken("bytes that are not as Python writes them")
 
 
 def _check_flags(grad: object, hooks: object, metadata: list[Any], floating: bool) -> None:
@@ -162,7 +209,8 @@ def _check_flags(grad: object, hooks: object, metadata: list[Any], floating: boo
 
 
 def _are_counts(values: Any) -> bool:
-    return type(values) is tuple and all(type(value) is int and 0 <= value <= _LARGEST for value in values)
+    short = type(values) is tuple and len(values) <= _DIMENSIONS
+    return short and all(type(value) is int and 0 <= value <= _LARGEST for value in values)
 
 
 def _parameter(arguments: tuple[Any, ...]) -> Tensor:
@@ -171,40 +219,6 @@ def _parameter(arguments: tuple[Any, ...]) -> Tensor:
             _check_flags(grad, hooks, [], tensor.floating)
             return tensor
     raise Broken("a parameter that is not as torch.save writes it")
-
-
-def _ordered_dict(arguments: tuple[Any, ...]) -> OrderedDict[Any, Any]:
-    match arguments:
-        case ():
-            return OrderedDict()
-        case (list(pairs),) if all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
-            if all(type(key) in SCALARS for key, _ in pairs):
-                return OrderedDict(pairs)
-    raise Broken("an OrderedDict that is not as Python writes it")
-
-
-def _counter(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    match arguments:
-        case () | (dict(),):
-            return dict(*arguments)
-    raise Broken("a Counter that is not as Python writes it")
-
-
-def _set(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    match arguments:
-        case (list(items),) if all(type(item) in SCALARS for item in items):
-            return tuple(items)
-    raise Broken("a set that is not as Python writes it")
-
-
-def _encode(arguments: tuple[Any, ...]) -> bytes:
-    match arguments:
-        case (str(text), "latin1" | "latin-1"):
-            try:
-                return text.encode("latin-1")
-            except UnicodeEncodeError:
-                pass
-    raise Broken("bytes that are not as Python writes them")
 
 
 def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:

@@ -51,8 +51,8 @@ def check_nesting(root: object) -> None:
     pending: list[tuple[object, bool]] = [(root, False)]
     while pending:
         value, parts_are_measured = pending.pop()
-        parts = _parts(value)
-        if parts is None or id(value) in measured:
+        parts = None if id(value) in measured else _parts(value)
+        if parts is None:
             continue
         if not parts_are_measured:
             if id(value) in open_ids:

@@ -14,9 +14,9 @@ from goodnet.models.scan.torch_files import scan_torch_pickle
 ScanInside = Callable[[Window], list[Finding]]
 """What to do with a member that does not belong: look into it whatever it is."""
 
-_LOOK = MIB
+_LOOK = MIB // 4
 """How much of such a member is read, in bytes."""
-_LOOKS = 200
+_LOOKS = 32
 _PROGRAMS = {
     "torchscript": (re.compile(r"(.*/)?(code/.*|constants\.pkl)"), "a TorchScript program"),
     "torch package": (re.compile(r"(.*/)?\.data/extern_modules"), "a torch.package archive, which carries Python code"),
