@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from goodnet.core.classifier import Classifier, Origin, Preprocessing
-from goodnet.errors import ParameterError, UnreadableModel, UsageError
+from goodnet.errors import ParameterError, UsageError
 from goodnet.models import architectures, formats, keras_graph, match
 from goodnet.models.file_safety import require_safe
 from goodnet.models.formats.folder import Description
@@ -107,15 +107,12 @@ def _saved(path: Path, description: Description, arrays: Mapping[str, Tensor]) -
     """What ``save_model`` wrote."""
     net: nn.Module
     with formats.reading(path, "a saved model"), torch.device("meta"):
-        try:
-            if description.graph is not None:
-                net = keras_graph.build(path, description.graph, description.input_shape)[0]
-            else:
-                net = architectures.build(
-                    description.architecture, num_classes=description.num_classes, input_shape=description.input_shape
-                )
-        except UsageError as error:
-            raise UnreadableModel(f"{path}: {error}") from error
+        if description.graph is not None:
+            net = keras_graph.build(path, description.graph, description.input_shape)[0]
+        else:
+            net = architectures.build(
+                description.architecture, num_classes=description.num_classes, input_shape=description.input_shape
+            )
         net.load_state_dict(dict(arrays), assign=True)
     return Classifier(
         net,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goodnet.errors import GoodnetError, UnreadableModel
+from goodnet.errors import GoodnetError, UnreadableModel, UnsafeFile
 
 if TYPE_CHECKING:
     from goodnet.models.formats.folder import Description
@@ -45,8 +45,10 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a parser raises into UnreadableModel that names the file."""
     try:
         yield
-    except GoodnetError:
-        raise
+    except UnsafeFile as error:
+        raise error if str(path) in str(error) else UnsafeFile(f"{path}: {error}", error.findings) from error
+    except GoodnetError as error:
+        raise error if str(path) in str(error) else UnreadableModel(f"{path}: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableModel(f"{path} cannot be read as {kind}: {reason}") from error
