@@ -18,7 +18,7 @@ from torch import nn
 
 from goodnet import load_model
 from goodnet.errors import GoodnetError, UnreadableModel, UnsafeFile
-from goodnet.models import architectures, formats
+from goodnet.models import architectures, formats, keras_graph
 
 Writer = Callable[[Path], object]
 
@@ -337,6 +337,47 @@ def test_wiring_that_cannot_run_is_refused(links: dict[str, list[str]], message:
     keras_file(functional(links))(tmp_path / "a.h5")
     with pytest.raises(UnreadableModel, match=message):
         load_model(tmp_path / "a.h5")
+
+
+def test_nested_models_of_keras_2_count_their_own_making_as_a_call() -> None:
+    inner = functional({"i": [], "f": ["i"], "d": ["f"]})
+    outer = {
+        "class_name": "Functional",
+        "config": {
+            "name": "outer",
+            "layers": [
+                {
+                    "class_name": "InputLayer",
+                    "name": "i",
+                    "config": {"name": "i", "batch_input_shape": [None, 8, 8, 3]},
+                    "inbound_nodes": [],
+                },
+                {**inner, "name": "net", "inbound_nodes": [[["i", 0, 0, {}]]]},
+                {
+                    "class_name": "Dense",
+                    "name": "d",
+                    "config": {"name": "d", "units": 2},
+                    "inbound_nodes": [[["net", 1, 0, {}]]],
+                },
+            ],
+            "input_layers": [["i", 0, 0]],
+            "output_layers": [["d", 0, 0]],
+        },
+    }
+    path = Path("model.h5")
+    network, shape, _ = keras_graph.build(path, outer, None)
+    keras_graph.fill(
+        path,
+        network,
+        {
+            "net/d/kernel": torch.ones(192, 3),
+            "net/d/bias": torch.tensor([0.0, 1, 2]),
+            "d/kernel": torch.ones(3, 2),
+            "d/bias": torch.tensor([0.0, 1]),
+        },
+    )
+    assert shape == (3, 8, 8)
+    assert network(torch.ones(1, 3, 8, 8)).tolist() == [[579.0, 580.0]]
 
 
 def test_layers_that_are_called_in_a_special_way_are_refused(tmp_path: Path) -> None:

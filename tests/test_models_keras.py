@@ -102,11 +102,16 @@ def assert_same_answers(model: Any, folder: Path, drops: str = "") -> None:
         assert_file_answers(model, folder / f"model{suffix}", drops)
 
 
+def in_keras_order(model: Any, images: torch.Tensor) -> np.ndarray:
+    return (images if model.input_shape[1:] == images.shape[1:] else images.permute(0, 2, 3, 1)).numpy()
+
+
 def assert_file_answers(model: Any, path: Path, drops: str) -> None:
     ours = load_model(path)
+    assert not any(tensor.is_meta for tensor in ours.state_dict().values())
     images = torch.rand(3, *ours.input_shape, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        theirs = np.asarray(model(images.permute(0, 2, 3, 1).numpy(), training=False).cpu())
+        theirs = np.asarray(model(in_keras_order(model, images), training=False).cpu())
     logits = predictions(ours, images)
     answers = {"softmax": lambda: logits.softmax(1), "sigmoid": logits.sigmoid, "": lambda: logits}[drops]()
     assert logits.shape == (3, ours.num_classes)
@@ -192,3 +197,57 @@ def test_a_normalization_that_was_adapted_to_data_keeps_its_statistics(tmp_path:
     layer.adapt(np.random.default_rng(0).normal(2, 3, (20, 6, 5, 3)))
     model = keras.Sequential([keras.Input((6, 5, 3)), layer, L.Flatten(), L.Dense(3)])
     assert_same_answers(model, tmp_path)
+
+
+@pytest.mark.parametrize("flatten", ["channels_first", "channels_last"])
+def test_a_model_with_channels_first_answers_as_in_keras(flatten: str, tmp_path: Path) -> None:
+    first = "channels_first"
+    model = keras.Sequential(
+        [
+            keras.Input((3, 9, 8)),
+            L.Conv2D(4, 3, strides=2, padding="same", data_format=first),
+            L.BatchNormalization(axis=1),
+            L.PReLU(alpha_initializer="random_normal", shared_axes=[2]),
+            L.MaxPooling2D(2, data_format=first),
+            L.Permute((2, 1, 3)),
+            L.Reshape((2, 4, 2)),
+            L.Flatten(data_format=flatten),
+            L.Dense(3),
+        ]
+    )
+    randomize(model)
+    assert_same_answers(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+def test_well_known_networks_answer_as_in_keras(name: str, tmp_path: Path) -> None:
+    model = getattr(keras.applications, name)(weights=None, input_shape=(48, 48, 3), classes=5)
+    generator = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(weight.numpy() + generator.uniform(0, 0.05, weight.shape).astype(np.float32))
+    model.save(tmp_path / "model.keras")
+    ours = load_model(tmp_path / "model.keras")
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        inputs = (images * ours.preprocessing.scale).permute(0, 2, 3, 1).numpy()
+        theirs = np.asarray(model(inputs, training=False).cpu())
+    assert theirs.max() > theirs.min() + 0.01
+    np.testing.assert_allclose(predictions(ours, images).softmax(1).numpy(), theirs, atol=1e-4)
+    assert ours.preprocessing.scale == (255 if name == "EfficientNetB0" else 1)
+
+
+def test_weights_alone_in_the_layout_of_keras_3_find_their_architecture(tmp_path: Path) -> None:
+    images = keras.Input((55, 47, 3))
+    maps = images
+    for filters, size in ((20, 4), (40, 3), (60, 3)):
+        maps = L.MaxPooling2D()(L.Conv2D(filters, size, activation="relu")(maps))
+    long = L.Dense(160)(L.Flatten()(L.Conv2D(80, 2, activation="relu")(maps)))
+    short = L.Dense(160)(L.Flatten()(maps))
+    model = keras.Model(images, L.Dense(7)(L.ReLU()(L.Add()([short, long]))))
+    model.save_weights(tmp_path / "model.weights.h5")
+    ours = load_model(tmp_path / "model.weights.h5")
+    assert (ours.architecture, ours.num_classes, ours.input_shape) == ("deepid", 7, (3, 55, 47))
+    faces = torch.rand(2, 3, 55, 47)
+    with torch.no_grad():
+        theirs = np.asarray(model(faces.permute(0, 2, 3, 1).numpy()).cpu())
+    np.testing.assert_allclose(predictions(ours, faces).numpy(), theirs, atol=1e-4)
