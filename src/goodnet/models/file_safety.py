@@ -126,5 +126,5 @@ def _scan_folder_file(name: str, window: Window) -> list[Finding]:
         return []
     kind, findings = scan_window(window)
     if kind != "safetensors":
-        raise Broken(f"this is not a safetensors file ({kind})")
+        findings.append(Finding("unreadable", "", "", f"not a safetensors file but of kind {kind!r}"))
     return findings

@@ -12,9 +12,10 @@ NPY_MAGIC = b"\x93NUMPY"
 NPY_LOOK = MIB
 """How much of an .npy file ``scan_npy`` is to be given: the header, and a pickle if it is one."""
 _NPY_HEADER_LIMIT = 10_000
+_DIMENSIONS = 32
 _NPY_HEADER = re.compile(
     rb"\{'descr': '[<>|=]([a-zA-Z])(\d{0,4})', "
-    rb"'fortran_order': (?:True|False), 'shape': \(((?:\d{1,18}L?,? ?){0,32})\),? *\}\s*"
+    rb"'fortran_order': (?:True|False), 'shape': \(([\d, L]{0,400})\),? {0,9}\}\s*"
 )
 _NPY_ITEMS = {b"b": 1, b"i": 1, b"u": 1, b"f": 1, b"c": 1, b"S": 1, b"U": 4}
 
@@ -48,8 +49,10 @@ def scan_npy(head: bytes, size: int) -> list[Finding]:
         return [Finding("executes", "", "object array", message), *inside]
     if kind not in _NPY_ITEMS:
         raise Broken(f"a numpy array of kind {kind.decode()!r}; goodnet reads numbers and texts")
-    lengths = [int(number) for number in re.findall(rb"\d+", shape)]
-    declared = math.prod(lengths) * int(item or 0) * _NPY_ITEMS[kind]
+    lengths = [length.strip().removesuffix(b"L") for length in shape.split(b",") if length.strip()]
+    if len(lengths) > _DIMENSIONS or not all(length.isdigit() and len(length) < 20 for length in lengths):
+        raise Broken("an .npy header that numpy does not write for plain arrays")
+    declared = math.prod(map(int, lengths)) * int(item or 0) * _NPY_ITEMS[kind]
     if declared != size - start - length:
         raise Broken(f"an array that declares {declared:,} bytes where there are {size - start - length:,}")
     return []
@@ -86,7 +89,7 @@ def _tensor_range(name: str, entry: Any) -> tuple[int, int, str]:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop], **rest} if not rest:
             numbers = [*shape, start, stop]
-            sound = all(type(number) is int and 0 <= number < 2**63 for number in numbers) and len(shape) <= 32
+            sound = all(type(number) is int and 0 <= number < 2**63 for number in numbers) and len(shape) <= _DIMENSIONS
             if sound and dtype in _SAFETENSORS_BYTES and math.prod(shape) * _SAFETENSORS_BYTES[dtype] == stop - start:
                 return start, stop, name
     raise Broken(f"tensor {name!r:.80}: type, shape and offsets do not fit")

@@ -76,6 +76,8 @@ class Window(io.RawIOBase):
     def read(self, count: int | None = -1) -> bytes:
         left = max(0, self.size - self._position)
         count = left if count is None or count < 0 else min(count, left)
+        if not count:  # the position may be beyond what a disk can seek to
+            return b""
         self.file.seek(self.start + self._position)
         data = self.file.read(count)
         self._position += len(data)

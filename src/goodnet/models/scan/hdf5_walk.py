@@ -92,7 +92,7 @@ class Walk:
             raise Broken(f"a dataset of type {dataset.dtype}; goodnet reads numbers")
         if not {properties.get_filter(number)[0] for number in range(properties.get_nfilters())} <= _FILTERS:
             raise Broken("a dataset that is packed in a way that goodnet does not read")
-        size = math.prod(dataset.shape or (0,)) * dataset.dtype.itemsize
+        size = 0 if dataset.shape is None else math.prod(dataset.shape) * dataset.dtype.itemsize
         self._declared += size
         if is_bomb(self._declared, self._size):
             raise Broken(f"datasets that declare {self._declared:,} bytes in a file of {self._size:,}")

@@ -44,17 +44,18 @@ def scan_keras_config(text: bytes | str) -> list[Finding]:
             return findings
         place, value = pending.pop()
         if isinstance(value, dict):
+            place = _layer(value) or place
             findings += [finding.inside(place) for finding in _judge(value)]
-            pending.extend((_inside(place, value, key), part) for key, part in value.items())
+            pending.extend((place, part) for part in value.values())
         elif isinstance(value, list):
             pending.extend((place, part) for part in value)
     raise Broken(f"a layer graph of more than {_VALUE_LIMIT:,} values")
 
 
-def _inside(place: str, value: dict[str, Any], key: str) -> str:
+def _layer(value: dict[str, Any]) -> str:
     config = value.get("config")
-    name = config.get("name") if key == "config" and "class_name" in value and isinstance(config, dict) else None
-    return f"layer {name[:80]!r}" if isinstance(name, str) else place
+    name = config.get("name") if "class_name" in value and isinstance(config, dict) else None
+    return f"layer {name[:80]!r}" if isinstance(name, str) else ""
 
 
 def _judge(value: dict[str, Any]) -> Iterator[Finding]:

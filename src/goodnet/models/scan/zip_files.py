@@ -22,7 +22,6 @@ _PROGRAMS = {
     "torch package": (re.compile(r"(.*/)?\.data/extern_modules"), "a torch.package archive, which carries Python code"),
 }
 _TORCH_RECORDS = {
-    "data.pkl": rb"(?s).*",
     "version": rb"([1-9]|10)\s*",
     "byteorder": rb"little",
     ".format_version": rb"\d{1,3}",
@@ -59,13 +58,16 @@ def _scan_torch(archive: Archive, top: str, scan_inside: ScanInside) -> list[Fin
     members = archive.members
     sizes = {name.removeprefix(f"{top}data/"): members[name].size for name in members if name.startswith(f"{top}data/")}
     records = {f"{top}{name}": pattern for name, pattern in _TORCH_RECORDS.items()}
-    strangers = [name for name in members if name not in records and not name.startswith(f"{top}data/")]
+    known = {f"{top}data.pkl", *records}
+    strangers = [name for name in members if name not in known and not name.startswith(f"{top}data/")]
     findings = _strange(archive, strangers, scan_inside)
     # torch looks names up without regard to case
     if len({name.casefold() for name in members}) != len(members) or not all(map(str.isascii, members)):
         findings.append(Finding("unreadable", "", "", "member names that differ only in case, or are not ASCII"))
+    if any(member.compressed for member in members.values()):
+        findings.append(Finding("unreadable", "", "", "compressed members, which torch.save never writes"))
     for name, pattern in records.items():
-        if name in members and name != f"{top}data.pkl" and not re.fullmatch(pattern, archive.read(name, 100)):
+        if name in members and not re.fullmatch(pattern, archive.read(name, 100)):
             findings.append(Finding("unreadable", name, "", "not what torch.save writes there"))
     if f"{top}version" not in members:
         findings.append(Finding("unreadable", f"{top}version", "", "missing"))
