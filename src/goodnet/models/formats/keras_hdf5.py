@@ -21,6 +21,9 @@ _MAX_DEPTH = 32
 def read(path: Path) -> ModelFile:
     """The arrays, as ``layer/.../parameter``, and the graph of a Keras file that has one.
 
+    The HDF5 library can take all memory, or crash, on bytes that were damaged on purpose: let ``file_safety``, which
+    opens the file in a process of its own, look at it first.
+
     Raises:
         UnreadableModel: truncated, absurd, with links out of the file, or no Keras file.
     """
