@@ -1,0 +1,1 @@
+"""Attacks: what defenses are tested against."""

@@ -1,0 +1,5 @@
+"""The one training loop."""
+
+from goodnet.training.fit import Augmentation, accuracy, fit
+
+__all__ = ["Augmentation", "accuracy", "fit"]

@@ -1,0 +1,22 @@
+"""Solid rectangles: the BadNets sticker."""
+
+import torch
+from torch import Tensor
+
+
+def patch_mask(height: int, width: int, size: int, row: int, column: int) -> Tensor:
+    """Float32 (H, W): one inside the square of ``size`` pixels whose top left corner is (row, column), else zero.
+
+    Negative rows and columns count from the far edge: -1 puts the square's last pixel on the last row.
+    """
+    top = row if row >= 0 else height - size + row + 1
+    left = column if column >= 0 else width - size + column + 1
+    mask = torch.zeros(height, width)
+    mask[top : top + size, left : left + size] = 1
+    return mask
+
+
+def solid_patch(images: Tensor, mask: Tensor, color: tuple[float, ...]) -> Tensor:
+    """The images with ``color`` (one value per channel, or one for all) where ``mask`` (H, W) is one."""
+    paint = images.new_tensor(color).view(1, -1, 1, 1)
+    return images + mask.to(images) * (paint - images)
