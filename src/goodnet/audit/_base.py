@@ -4,16 +4,19 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, final
 
 from torch import Tensor
 
+from goodnet.audit._bank import CleanBank
+from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import check_ranges
 from goodnet.core.registry import Card, Registry
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
+from goodnet.errors import NotHeld, ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,27 @@ class Trigger:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One way of reading what was found: these labels stand out this much.
+
+    Attributes:
+        score: larger is more suspicious.
+        suspects: the labels that are targets if this reading is right, most suspicious first.
+        many_label_p_value: the method's own test over the many labels of this model, where it has one, else None.
+    """
+
+    score: float
+    suspects: tuple[int, ...]
+    many_label_p_value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a method's hook returns; the base class turns it into a Verdict.
 
     Attributes:
-        score: the model's, larger is more suspicious.
-        suspects: the labels that are targets if the model is backdoored, most suspicious first.
+        readings: at least one; the model's score is the largest of theirs, and its targets are the suspects of all
+            readings that are significant.
         per_class: one finding per label that was looked at.
         triggers: reconstructed triggers of the suspects.
         undecided: why this run cannot decide whatever its score (out of time, no trigger found), or "".
@@ -70,8 +88,7 @@ class Inspection:
         evidence: JSON values for the report.
     """
 
-    score: float
-    suspects: tuple[int, ...] = ()
+    readings: tuple[Reading, ...]
     per_class: tuple[LabelFinding, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     undecided: str = ""
@@ -105,3 +122,119 @@ class Verdict:
     triggers: tuple[Trigger, ...]
     evidence: Mapping[str, Any]
     provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auditor(ABC):
+    """Judges one model. A method is a frozen dataclass of hyper-parameters with one hook, ``_inspect``.
+
+    The base class checks what the defender holds, works on a private copy of the model in eval mode without
+    gradients, seeds, times, and turns the method's score into a p-value and a verdict.
+    """
+
+    card: ClassVar[Card]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @final
+    def run(
+        self,
+        defender: Defender,
+        *,
+        seed: int = 0,
+        budget: float | None = None,
+        alpha: float = 0.05,
+        bank: CleanBank | None = None,
+        progress: Progress | None = None,
+    ) -> Verdict:
+        """Audit ``defender.model``; the caller's model, images and random generators are untouched.
+
+        Args:
+            defender: what is held; see the card's needs.
+            seed: same seed, same machine, same answer.
+            budget: seconds after which the best answer so far is wanted; None for no limit.
+            alpha: the rate at which clean models may be flagged.
+            bank: scores of clean nets to compare with; None for the one that ships with goodnet.
+            progress: called with (share done, a few words).
+
+        Raises:
+            NotHeld: the defender lacks something that the method needs.
+            ParameterError: ``alpha`` or ``budget`` is out of its range.
+        """
+        if not 0 < alpha < 1:
+            raise ParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
+        if budget is not None and not budget > 0:
+            raise ParameterError(f"budget must be more than 0 seconds, got {budget!r}")
+        mine = defender.restricted_to(self.card.needs, self.card.name)
+        started = time.monotonic()
+        with isolated_rng(seed) as generator:
+            run = Run(generator, None if budget is None else started + budget)
+            if progress is not None:
+                run.progress = progress
+            if mine.model is not None:
+                mine = replace(mine, model=copy.deepcopy(mine.model).eval().requires_grad_(False))
+            inspection = self._inspect(mine, run)
+        model = mine.model
+        if model is None:
+            raise NotHeld(f"{self.card.name} judges a model; its card must declare Needs.MODEL")
+        provenance = Provenance(
+            method=self.card.name,
+            version=self.card.version,
+            parameters=asdict(self),
+            seed=seed,
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=peak_memory_bytes(model.device),
+            device=str(model.device),
+            counts=inspection.counts,
+            versions=library_versions(),
+        )
+        return _judge(inspection, model, provenance, alpha, bank or CleanBank.shipped())
+
+    @abstractmethod
+    def _inspect(self, defender: Defender, run: Run) -> Inspection:
+        """Look at ``defender.model``, a private copy in eval mode without gradients."""
+
+
+def _judge(inspection: Inspection, model: Classifier, provenance: Provenance, alpha: float, bank: CleanBank) -> Verdict:
+    """Readings → p-values → verdict. Never a verdict without something to compare with."""
+    judged = [(reading, *_p_value(reading, model, provenance, bank, alpha)) for reading in inspection.readings]
+    best, p_value, basis = min(judged, key=lambda one: (1.0 if one[1] is None else one[1], -one[0].score))
+    significant = [reading for reading, p, _ in judged if p is not None and p <= alpha]
+    if inspection.undecided:
+        flagged, reason = None, inspection.undecided
+    elif p_value is None:
+        flagged, reason = None, basis
+    else:
+        flagged = bool(significant)
+        reason = f"a clean model scores as high with probability {p_value:.2g} at most, judged by {basis}"
+    targets = dict.fromkeys(label for reading in significant for label in reading.suspects) if flagged else {}
+    shown = targets or dict.fromkeys(best.suspects)
+    return Verdict(
+        flagged=flagged,
+        targets=tuple(targets),
+        score=max(reading.score for reading in inspection.readings),
+        p_value=p_value,
+        alpha=alpha,
+        reason=reason,
+        num_classes=model.num_classes,
+        per_class=tuple(replace(finding, flagged=finding.label in targets) for finding in inspection.per_class),
+        triggers=tuple(trigger for trigger in inspection.triggers if trigger.target in shown),
+        evidence={**inspection.evidence, "compared_with": basis},
+        provenance=provenance,
+    )
+
+
+def _p_value(
+    reading: Reading, model: Classifier, provenance: Provenance, bank: CleanBank, alpha: float
+) -> tuple[float | None, str]:
+    """The reading's p-value and what it rests on: the labels of the model itself when there are many, else the bank."""
+    if reading.many_label_p_value is not None:
+        return reading.many_label_p_value, "the tail of this model's own labels"
+    comparison = bank.compare(reading.score, provenance.method, provenance.version, model.num_classes)
+    if comparison.floor > alpha:
+        return None, f"the bank cannot speak at alpha = {alpha:g}: {comparison.basis}; see goodnet bank add"
+    return comparison.p_value, comparison.basis
+
+
+auditors: Registry[Auditor] = Registry("auditor", "goodnet.audit")

@@ -89,9 +89,11 @@ class Classifier(nn.Module):
         """The network's leaf modules, by name, in the order in which a forward pass first runs them."""
         names = {module: name for name, module in self.net.named_modules() if not list(module.children())}
         seen: dict[str, nn.Module] = {}
-        handles = [
-            module.register_forward_hook(lambda module, *_: seen.setdefault(names[module], module)) for module in names
-        ]
+
+        def note(module: nn.Module, *_: object) -> None:  # a hook that returned something would replace the output
+            seen.setdefault(names[module], module)
+
+        handles = [module.register_forward_hook(note) for module in names]
         mode = self.training
         try:
             with torch.no_grad():

@@ -1,0 +1,201 @@
+"""Neural Cleanse: is there a label that a small trigger reaches from every image?"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
+from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
+from goodnet.audit._outliers import anomaly_index, log_size, separation
+from goodnet.core.defender import Defender
+from goodnet.core.params import param
+from goodnet.core.registry import Card, Needs
+from goodnet.core.run import Run
+
+_START_PENALTY = 0.01
+_READINGS = 3  # successive gaps looked for on one scale: small triggers can hide larger ones
+
+
+@auditors.register(
+    Card(
+        name="neural-cleanse",
+        version=1,
+        needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN,
+        source="Wang et al., Neural Cleanse, IEEE S&P 2019",
+        summary="inverts the smallest trigger of every label and looks for labels whose trigger is too small",
+        assumes=("the trigger covers a limited area", "one trigger works on every image"),
+        quick={"steps": 12, "images": 8},
+    )
+)
+@dataclass(frozen=True, kw_only=True)
+class NeuralCleanse(Auditor):
+    """Find the smallest trigger of every label; a label whose trigger is far smaller than all others is a target.
+
+    What it does: for each label optimizes a one-channel mask and a pattern in raw pixel space with Adam, with a weight
+    on the mask's size that rises while the trigger works and falls while it does not, and keeps the smallest mask that
+    reached the wanted success. Sizes are taken at each grid scale (one value per pixel, as in the paper, and one per
+    block of pixels, which sees large smooth triggers such as sunglasses) and averaged in the log domain.
+    The score is the widest gap, in log size, between the few smallest labels and the next.
+
+    The paper's order, label by label, is ``schedule="exhaustive"``. ``"batched"`` optimizes all labels in one batch
+    and, when there are many, halves them round by round.
+
+    Needs: the model with gradients; some dozens of clean images or more, labels not used.
+    Limits: sees patch-like triggers best; blended, sinusoidal, warped and sample-specific triggers can escape it, and
+    so can a trigger that needs more than the area of the natural features of the other labels.
+    Source: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao, Neural Cleanse, IEEE S&P 2019.
+    """
+
+    schedule: Literal["batched", "exhaustive"] = param(
+        "batched", choices=("batched", "exhaustive"), doc="all labels at once, or the paper's label by label"
+    )
+    scales: tuple[int, ...] = param((1, 4), doc="pixels per side of a grid cell, one pass for each")
+    steps: int = param(150, low=1, doc="updates in the last round")
+    images: int = param(16, low=1, doc="images per update")
+    success_wanted: float = param(0.98, low=0.0, high=1.0, doc="share of stamped images that a trigger must turn")
+    held_out: float = param(0.33, low=0.05, high=0.9, doc="share of the clean images kept for measuring success")
+    finalists: int = param(16, low=2, doc="labels that reach the last round when there are many")
+    mixed_precision: bool = param(True, doc="bfloat16 network where the processor has it: twice as fast")
+
+    def _inspect(self, defender: Defender, run: Run) -> Inspection:
+        model, clean = defender.model, defender.clean
+        assert model is not None and clean is not None  # the base class has checked
+        model = model.to(memory_format=torch.channels_last)
+        clean = clean.fitted_to(model.input_shape).shuffled(run.generator, 1000)
+        cut = max(1, int(len(clean) * (1 - self.held_out)))
+        images = clean.floats(model.device)
+        inverter = Inverter(
+            model,
+            images[:cut],
+            run.generator,
+            success_wanted=self.success_wanted,
+            mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
+        )
+        passes = [self._scan(inverter, cell, number, run) for number, cell in enumerate(self.scales)]
+        return self._conclude(passes, inverter, images[cut:], model.num_classes, run)
+
+    def _scan(self, inverter: Inverter, cell: int, number: int, run: Run) -> TriggerBatch:
+        """Optimize every label, or the most promising when there are many, on one grid scale."""
+        classes, plan = inverter.model.num_classes, self._plan(inverter.model.num_classes)
+        labels = torch.arange(classes)
+        if self.schedule == "exhaustive":
+            parts = [self._begin(inverter, labels[label : label + 1], cell, run) for label in range(classes)]
+            for place, part in enumerate(parts):
+                run.progress((number + place / classes) / len(self.scales), f"label {place} of {classes}, grid {cell}")
+                inverter.round(part, steps=self.steps, images=self.images, rates=(0.3, 0.1))
+            return _joined(parts)
+        batch = self._begin(inverter, labels, cell, run)
+        for place, (kept, images, steps) in enumerate(plan):
+            if kept < len(batch):
+                batch = batch.keep(losses.argsort()[:kept])  # noqa: F821 - set by the round before
+            run.progress((number + place / len(plan)) / len(self.scales), f"{len(batch)} labels, grid {cell}")
+            losses = inverter.round(batch, steps=steps, images=images, rates=(0.3, 0.1))
+            losses = torch.where(batch.best_size.isinf(), losses + 1e6, batch.best_size) if place else losses
+            if run.seconds_left() < 0:
+                break
+        return batch
+
+    def _plan(self, classes: int) -> list[tuple[int, int, int]]:
+        """Rounds of (labels, images per update, updates); few steps rank many labels, the rest goes to those that stay."""
+        last = (min(classes, self.finalists), self.images, self.steps)
+        if classes <= self.finalists:
+            return [last]
+        if classes <= 8 * self.finalists:
+            return [(classes, self.images // 2 or 1, max(1, self.steps // 4)), last]
+        return [
+            (classes, self.images // 2 or 1, max(1, self.steps // 25)),
+            (classes // 4, self.images // 2 or 1, max(1, self.steps // 12)),
+            (4 * self.finalists, self.images, max(1, self.steps // 4)),
+            last,
+        ]
+
+    def _begin(self, inverter: Inverter, labels: Tensor, cell: int, run: Run) -> TriggerBatch:
+        """Half-open masks and noisy grey patterns: a start from which large triggers are found as well as small ones."""
+        channels, height, width = inverter.model.input_shape
+        mask = torch.full((len(labels), 1, height, width), 0.5)
+        noise = torch.randn((len(labels), channels, height, width), generator=run.generator)
+        return start(mask, 0.5 + 0.05 * noise, labels, cell, _START_PENALTY)
+
+    def _conclude(
+        self, passes: list[TriggerBatch], inverter: Inverter, held_out: Tensor, classes: int, run: Run
+    ) -> Inspection:
+        """Sizes on every scale → gaps and suspects → what to show of them."""
+        pixels = float(held_out.shape[2] * held_out.shape[3])
+        readings = [reading for batch in passes for reading in self._readings(batch, pixels, classes)]
+        suspects = dict.fromkeys(label for reading in readings for label in reading.suspects)
+        rows = [(batch, batch.labels.tolist()) for batch in passes]
+        triggers = []
+        for label in suspects:
+            held = [batch.keep(torch.tensor([labels.index(label)])) for batch, labels in rows if label in labels]
+            smallest = min(held, key=lambda one: float(one.best_size))
+            share = inverter.success_on(held_out, smallest.best_mask, smallest.best_pattern, smallest.labels)
+            triggers += as_triggers(smallest, *share)
+        working = any(bool(batch.best_size.isfinite().any()) for batch in passes)
+        return Inspection(
+            readings=tuple(readings),
+            per_class=self._findings(passes, triggers, pixels),
+            triggers=tuple(triggers),
+            undecided="" if working else "no label has a trigger that works: give more clean images or steps",
+            counts={
+                "images": len(inverter.images),
+                "held_out_images": len(held_out),
+                "labels": classes,
+                "labels_followed": len(set(label for _, labels in rows for label in labels)),
+                "rows": inverter.rows_done,
+            },
+            evidence={"out_of_time": run.seconds_left() < 0},
+        )
+
+    def _readings(self, batch: TriggerBatch, pixels: float, classes: int) -> list[Reading]:
+        """The widest gap among the smallest sizes, then the widest among those that remain."""
+        logs, labels = log_size(batch.best_size, pixels), batch.labels
+        readings = []
+        for _ in range(_READINGS):
+            split = separation(logs, classes)
+            if not split.suspects:
+                break
+            order = logs.argsort()
+            chosen, rest = order[: split.suspects], order[split.suspects :]
+            own = split.many_label_p_value
+            p_value = None if own is None else min(1.0, own * len(self.scales))
+            readings.append(
+                Reading(score=split.gap, suspects=tuple(labels[chosen].tolist()), many_label_p_value=p_value)
+            )
+            logs, labels = logs[rest], labels[rest]
+        return readings or [Reading(score=0.0, suspects=())]
+
+    def _findings(self, passes: list[TriggerBatch], triggers: list[Trigger], pixels: float) -> tuple[LabelFinding, ...]:
+        """One finding per label that was followed to the end, the smallest trigger first."""
+        success = {trigger.target: trigger.success_rate for trigger in triggers}
+        seen: dict[int, dict[str, float | None]] = {}
+        for cell, batch in zip(self.scales, passes, strict=True):
+            index = anomaly_index(batch.best_size.clamp(max=pixels))
+            for row, label in enumerate(batch.labels.tolist()):
+                size = float(batch.best_size[row]) if batch.best_size[row].isfinite() else None
+                seen.setdefault(label, {}).update(
+                    {f"mask_l1_grid_{cell}": size, f"anomaly_index_grid_{cell}": float(index[row])}
+                )
+        findings = []
+        for label, details in seen.items():
+            sizes = [value for name, value in details.items() if name.startswith("mask_l1") and value is not None]
+            smallest = min(sizes, default=None)
+            indices = [value for name, value in details.items() if name.startswith("anomaly") and value is not None]
+            summary = {"mask_l1": smallest, "anomaly_index": max(indices), "success_rate": success.get(label)}
+            score = math.log(pixels / max(1.0, smallest)) if smallest is not None else 0.0
+            findings.append(LabelFinding(label=label, score=score, details=summary | details))
+        return tuple(sorted(findings, key=lambda finding: -finding.score))
+
+
+def _joined(parts: list[TriggerBatch]) -> TriggerBatch:
+    return TriggerBatch(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast here: it is emulated, and slow, on processors without the instructions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported: bool = torch.cpu._is_avx512_bf16_supported()
+    return supported
