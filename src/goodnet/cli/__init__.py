@@ -1,0 +1,1 @@
+"""The command line: thin; whatever is useful in Python too lives in the rooms below."""

@@ -1,0 +1,62 @@
+"""The command ``goodnet``. Nothing here imports torch: the commands do, once they know that they need it."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import goodnet
+from goodnet.cli import _outcome, bank
+from goodnet.cli.audit import audit
+from goodnet.cli.listing import listing
+from goodnet.cli.scan import scan
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: it comes at once, and reads well everywhere
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"goodnet {goodnet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def goodnet_(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Is there a backdoor in this image classifier?
+
+    \b
+    Examples:
+      goodnet audit model.h5 --data clean/ --out report/
+      goodnet scan model.pt
+      goodnet list auditors
+    """
+
+
+app.command("audit")(audit)
+app.command("scan")(scan)
+app.command("list")(listing)
+app.add_typer(bank.app, name="bank")
+
+
+def main() -> None:
+    """Run the command line; the exit codes are in ``goodnet audit --help``."""
+    try:
+        app(prog_name="goodnet")
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which here means "backdoor found"
+        traceback.print_exc()
+        _outcome.complain("this is a fault of goodnet, not an answer; please report it with the lines above")
+        sys.exit(_outcome.NO_ANSWER)
+    except KeyboardInterrupt:
+        _outcome.complain("interrupted")
+        sys.exit(_outcome.INTERRUPTED)
