@@ -1,0 +1,49 @@
+"""The planted world: a net with a backdoor and its clean twin, trained once per test run on the bundled digits."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import goodnet
+from goodnet.attacks.badnets import BadNets
+from goodnet.core.classifier import Classifier
+from goodnet.core.samples import Samples
+from goodnet.models import architectures
+from goodnet.training import fit
+
+TARGET = 3
+
+
+@dataclass(frozen=True)
+class PlantedWorld:
+    """Two nets that differ in their training set alone.
+
+    Attributes:
+        badnet, twin: trained on poisoned and on clean digits.
+        attack: what was planted.
+        clean: held-out digits, which the defender holds.
+    """
+
+    badnet: Classifier
+    twin: Classifier
+    attack: BadNets
+    clean: Samples
+
+
+def untrained(seed: int = 0, num_classes: int = 10, architecture: str = "small_cnn") -> Classifier:
+    """A network for the digits with random weights."""
+    shape = (1, 32, 32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = architectures.build(architecture, num_classes=num_classes, input_shape=shape, width=8)
+    return Classifier(net, input_shape=shape, num_classes=num_classes, architecture=architecture).eval()
+
+
+@pytest.fixture(scope="session")
+def planted() -> PlantedWorld:
+    train, clean = goodnet.load_data("digits"), goodnet.load_data("digits", split="test")
+    attack = BadNets(target=TARGET, size=3, poisoning_rate=0.15)
+    recipe = {"epochs": 20, "batch_size": 32, "learning_rate": 0.002, "optimizer": "adam", "seed": 0}
+    badnet = fit(untrained(), attack.poison(train).samples, **recipe)
+    return PlantedWorld(badnet=badnet, twin=fit(untrained(), train, **recipe), attack=attack, clean=clean)

@@ -1,0 +1,350 @@
+"""Every registered method keeps the contract, and every check of the contract catches the method that breaks it."""
+
+import random
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from goodnet.attacks._base import Attack, attacks
+from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
+from goodnet.core.defender import Defender
+from goodnet.core.params import param
+from goodnet.core.registry import Card, Needs
+from goodnet.core.run import Run
+from goodnet.testing import World, broken_promises, checks_for, small_world
+
+METHODS = [*auditors, *attacks]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return small_world()
+
+
+def _cases() -> list[Any]:
+    cases = []
+    for method in METHODS:
+        for check in checks_for(method):
+            reason = method.card.known_failures.get(check.__name__)
+            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+            cases.append(pytest.param(method, check, id=f"{method.card.name}-{check.__name__}", marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("method", "check"), _cases())
+def test_a_registered_method_keeps_the_contract(method, check, world):
+    check(method, world)
+
+
+def test_known_failures_name_checks_that_exist():
+    for method in METHODS:
+        names = {check.__name__ for check in checks_for(method)} | {"planted_world"}
+        assert set(method.card.known_failures) <= names
+
+
+# --- auditors: one that is right, and ones that are wrong on purpose ---
+
+
+def card(**changes: Any) -> Card:
+    given = {"name": "x", "version": 1, "needs": Needs.MODEL | Needs.CLEAN, "source": "none", "summary": "none"}
+    return Card(**{**given, **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Right(Auditor):
+    """What it does: nothing. Needs: little. Limits: many. Source: none."""
+
+    card = card()
+    strength: int = param(1, low=0, high=9, doc="none")
+
+    def _inspect(self, defender: Defender, run: Run) -> Inspection:
+        run.progress(0.5, "half")
+        score = float(torch.rand(1, generator=run.generator))
+        return Inspection(
+            readings=(Reading(score=score, suspects=(1,)),), per_class=(LabelFinding(label=1, score=score),)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReprLies(Right):
+    def __repr__(self) -> str:
+        return "Right(strength=2)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakesAnything(Right):
+    def __post_init__(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undocumented(Right):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class IgnoresTheSeed(Right):
+    def _inspect(self, defender, run):
+        return Inspection(readings=(Reading(score=Right.draws.pop(), suspects=(1,)),))
+
+
+Right.draws = [float(value) for value in range(99)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpoilsTheImages(Right):
+    def _inspect(self, defender, run):
+        defender.clean.images[0, 0, 0, 0] += 1
+        return Right._inspect(self, defender, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpoilsTheModel(Right):
+    def run(self, defender, **arguments):
+        next(defender.model.parameters()).data += 1
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchesTheMode(Right):
+    def run(self, defender, **arguments):
+        defender.model.eval()
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeavesAHook(Right):
+    def run(self, defender, **arguments):
+        defender.model.net.conv1.register_forward_hook(lambda *_: None)
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezesTheModel(Right):
+    def run(self, defender, **arguments):
+        defender.model.requires_grad_(not next(defender.model.parameters()).requires_grad)
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawsFromTheGlobalState(Right):
+    def run(self, defender, **arguments):
+        random.random()
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsToTidyUp(Right):
+    def run(self, defender, **arguments):
+        training = defender.model.training
+        defender.model.train(not training)
+        verdict = Auditor.run(self, defender, **arguments)
+        defender.model.train(training)  # not reached when the hook fails
+        return verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwallowsExceptions(Right):
+    def run(self, defender, **arguments):
+        try:
+            return Auditor.run(self, defender, **arguments)
+        except Exception:  # noqa: BLE001 - that is the point
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsWithoutImages(Right):
+    def run(self, defender, **arguments):
+        return Auditor.run(replace(self), replace(defender, clean=defender.clean or small_world().samples), **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeesTheLabels(Right):
+    def run(self, defender, **arguments):
+        self._inspect(defender, Run(torch.Generator()))
+        return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prints(Right):
+    def _inspect(self, defender, run):
+        sys.stderr.write("done\n")
+        return Right._inspect(self, defender, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresNaN(Right):
+    def _inspect(self, defender, run):
+        return Inspection(readings=(Reading(score=float("nan"), suspects=(1,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindsLabelsThatDoNotExist(Right):
+    def _inspect(self, defender, run):
+        return Inspection(readings=(Reading(score=1.0, suspects=(10,)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindsATriggerOfAnotherSize(Right):
+    def _inspect(self, defender, run):
+        trigger = Trigger(target=1, mask=torch.zeros(3, 3), pattern=torch.zeros(1, 3, 3), success_rate=1.0, count=1)
+        return Inspection(readings=(Reading(score=1.0, suspects=(1,)),), triggers=(trigger,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HasTensorsForEvidence(Right):
+    def _inspect(self, defender, run):
+        return replace(Right._inspect(self, defender, run), evidence={"mask": torch.zeros(2)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HidesItsSeed(Right):
+    def run(self, defender, **arguments):
+        verdict = Auditor.run(self, defender, **arguments)
+        return replace(verdict, provenance=replace(verdict.provenance, seed=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoesBackwards(Right):
+    def _inspect(self, defender, run):
+        run.progress(0.9, "nearly there")
+        return Right._inspect(self, defender, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivesUp(Right):
+    def _inspect(self, defender, run):
+        if run.seconds_left() < 0:
+            raise TimeoutError
+        return Right._inspect(self, defender, run)
+
+
+CULPRITS = {
+    ReprLies: "repr_gives_the_method_back",
+    TakesAnything: "out_of_range_parameters_are_named",
+    Undocumented: "docstring_says_what_it_must",
+    IgnoresTheSeed: "same_seed_same_answer",
+    SpoilsTheImages: "caller_is_left_alone",
+    SpoilsTheModel: "caller_is_left_alone",
+    SwitchesTheMode: "caller_is_left_alone",
+    LeavesAHook: "caller_is_left_alone",
+    FreezesTheModel: "caller_is_left_alone",
+    DrawsFromTheGlobalState: "caller_is_left_alone",
+    ForgetsToTidyUp: "caller_is_left_alone_after_an_exception",
+    SwallowsExceptions: "caller_is_left_alone_after_an_exception",
+    RunsWithoutImages: "missing_needs_are_refused_by_name",
+    SeesTheLabels: "undeclared_things_are_unreachable",
+    Prints: "nothing_is_printed",
+    ScoresNaN: "verdict_is_well_formed",
+    FindsLabelsThatDoNotExist: "verdict_is_well_formed",
+    FindsATriggerOfAnotherSize: "verdict_is_well_formed",
+    HasTensorsForEvidence: "verdict_survives_json",
+    HidesItsSeed: "provenance_tells_how",
+    GoesBackwards: "progress_is_a_share",
+    GivesUp: "tiny_budget_still_gives_a_verdict",
+}
+
+
+def test_a_method_that_is_right_breaks_no_promise():
+    assert broken_promises(Right, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", CULPRITS, ids=lambda culprit: culprit.__name__)
+def test_every_check_catches_its_culprit(culprit):
+    check = next(check for check in checks_for(culprit) if check.__name__ == CULPRITS[culprit])
+    with pytest.raises((AssertionError, TimeoutError)):
+        check(culprit, small_world())
+
+
+def test_every_auditor_check_has_a_culprit():
+    assert {check.__name__ for check in checks_for(Right)} == set(CULPRITS.values())
+
+
+def test_a_failure_that_the_card_admits_is_not_reported():
+    admitted = type("Prints", (Prints,), {"card": card(known_failures={"nothing_is_printed": "on purpose"})})
+    assert "nothing_is_printed" in broken_promises(Prints, small_world())
+    assert "nothing_is_printed" not in broken_promises(admitted, small_world())
+
+
+# --- attacks ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightAttack(Attack):
+    """Source: none."""
+
+    card = card(needs=Needs.TRAINING_SET)
+
+    def _stamp(self, images):
+        return 1 - images
+
+
+@dataclass(frozen=True, kw_only=True)
+class StampsInPlace(RightAttack):
+    def _stamp(self, images):
+        return images.mul_(0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StampsNothing(RightAttack):
+    def _stamp(self, images):
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeavesTheRange(RightAttack):
+    def stamp(self, images):
+        return images + 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonsTheCaller(RightAttack):
+    def poison(self, samples, *, seed=0):
+        made = Attack.poison(self, samples, seed=seed)
+        samples.labels.copy_(made.samples.labels)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonsHalf(RightAttack):
+    def _choose(self, labels, generator):
+        mask, covers = Attack._choose(self, labels, generator)
+        return mask & (torch.arange(len(mask)) % 2 == 0), covers
+
+
+@dataclass(frozen=True, kw_only=True)
+class MisplacesTheMask(RightAttack):
+    def poison(self, samples, *, seed=0):
+        made = Attack.poison(self, samples, seed=seed)
+        return replace(made, mask=made.mask.roll(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonsByChance(RightAttack):
+    def poison(self, samples, *, seed=0):
+        return Attack.poison(self, samples, seed=int(torch.randint(2**31, (1,))))
+
+
+WRONG_ATTACKS = {
+    StampsInPlace: "stamped_images_are_images",
+    StampsNothing: "stamped_images_are_images",
+    LeavesTheRange: "stamped_images_are_images",
+    PoisonsTheCaller: "poisoning_leaves_the_caller_alone",
+    PoisonsHalf: "poisoning_rate_is_met",
+    MisplacesTheMask: "mask_marks_what_was_poisoned",
+    PoisonsByChance: "same_seed_same_poison",
+}
+
+
+def test_an_attack_that_is_right_breaks_no_promise():
+    assert broken_promises(RightAttack, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", WRONG_ATTACKS, ids=lambda culprit: culprit.__name__)
+def test_every_attack_check_catches_its_culprit(culprit):
+    check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_ATTACKS[culprit])
+    with pytest.raises(AssertionError):
+        check(culprit, small_world())
