@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -75,7 +76,8 @@ def audit_file(
     samples = None
     if data is not None:
         samples = load_data(data, limit=limit, seed=seed, shape=model.input_shape)
-        model = model if input_range is not None else guess_input_range(model, samples)
+        if input_range is None and not Path(path).is_dir():  # folders of save_model say how images are prepared
+            model = guess_input_range(model, samples)
     model = model.to(torch.device(device))
     verdict = auditor.run(
         Defender(model=model, clean=samples), seed=seed, budget=budget, alpha=alpha, bank=bank, progress=progress
