@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted import planted
+
+__all__ = ["planted"]
 
 torch.set_num_threads(1)
 
