@@ -220,7 +220,11 @@ def _judge(inspection: Inspection, model: Classifier, provenance: Provenance, al
         num_classes=model.num_classes,
         per_class=tuple(replace(finding, flagged=finding.label in targets) for finding in inspection.per_class),
         triggers=tuple(trigger for trigger in inspection.triggers if trigger.target in shown),
-        evidence={**inspection.evidence, "compared_with": basis},
+        evidence={
+            **inspection.evidence,
+            "compared_with": basis,
+            "readings": [[reading.score, list(reading.suspects)] for reading in inspection.readings],
+        },
         provenance=provenance,
     )
 

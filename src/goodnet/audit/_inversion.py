@@ -1,7 +1,7 @@
 """Trigger inversion for many labels at once: one batch holds (labels x images) rows.
 
-The problem is Neural Cleanse's (Wang et al., S&P 2019): for each label find the smallest one-channel mask and a pattern,
-in raw pixel space, such that (1 - mask) * image + mask * pattern is answered as that label.
+The problem is Neural Cleanse's (Wang et al., S&P 2019): for each label find the smallest one-channel mask and a
+pattern, in raw pixel space, such that (1 - mask) * image + mask * pattern is answered as that label.
 """
 
 from dataclasses import dataclass, fields
@@ -28,8 +28,7 @@ class TriggerBatch:
         success: float32 (L,), running share of stamped images answered as the label.
         best_size: float32 (L,), the smallest mask in pixels that reached the wanted success; inf: none did.
         best_mask, best_pattern: float32 (L, 1, H, W) and (L, C, H, W) in [0, 1] of that moment.
-        moments: Adam's state for mask and pattern.
-        steps: int64 (L,), updates since the last ``restart_adam``.
+        mask_mean, mask_square, pattern_mean, pattern_square: Adam's moments.
     """
 
     labels: Tensor
@@ -53,7 +52,7 @@ class TriggerBatch:
         return TriggerBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def start(mask: Tensor, pattern: Tensor, labels: Tensor, cell: int, penalty: float) -> TriggerBatch:
+def start(mask: Tensor, pattern: Tensor, labels: Tensor, cell: int) -> TriggerBatch:
     """A batch that begins at these masks and patterns, in [0, 1] at full size (L, 1, H, W) and (L, C, H, W).
 
     ``cell``: pixels per grid point and side; 1 gives every pixel its own mask and pattern value, as in the paper.
@@ -69,7 +68,7 @@ def start(mask: Tensor, pattern: Tensor, labels: Tensor, cell: int, penalty: flo
         labels=labels,
         mask=mask_logits,
         pattern=pattern_logits,
-        penalty=torch.full_like(zeros, penalty),
+        penalty=zeros.clone(),
         success=zeros.clone(),
         best_size=torch.full_like(zeros, float("inf")),
         best_mask=mask.clone(),
@@ -111,11 +110,23 @@ class Inverter:
         self.mixed_precision = mixed_precision
         self.rows_done = 0
 
-    def round(self, batch: TriggerBatch, *, steps: int, images: int, rates: tuple[float, float]) -> Tensor:
+    def round(
+        self,
+        batch: TriggerBatch,
+        *,
+        steps: int,
+        images: int,
+        penalty: float,
+        adapt: bool,
+        rates: tuple[float, float] = (0.3, 0.1),
+    ) -> Tensor:
         """``steps`` updates of every row on ``images`` images each, in place; the last losses (L,).
 
-        The learning rate falls linearly between ``rates``. Adam starts afresh, as the paper resets it per label.
+        Every row begins with the same ``penalty``. With ``adapt`` it moves with the row's success, which finds small
+        masks; without, it stays, so that the losses can be compared between rows. The learning rate falls linearly
+        between ``rates``. Adam starts afresh, as the paper resets it per label.
         """
+        batch.penalty.fill_(penalty)
         for moment in (batch.mask_mean, batch.mask_square, batch.pattern_mean, batch.pattern_square):
             moment.zero_()
         losses = torch.zeros(len(batch))
@@ -124,10 +135,10 @@ class Inverter:
             rate = rates[0] + (rates[1] - rates[0]) * step / max(1, steps - 1)
             for rows in torch.arange(len(batch)).split(labels_at_once):
                 part = slice(int(rows[0]), int(rows[-1]) + 1)
-                losses[part] = self._update(batch, part, images, rate, step + 1)
+                losses[part] = self._update(batch, part, images, rate, step + 1, adapt)
         return losses
 
-    def _update(self, batch: TriggerBatch, part: slice, count: int, rate: float, step: int) -> Tensor:
+    def _update(self, batch: TriggerBatch, part: slice, count: int, rate: float, step: int, adapt: bool) -> Tensor:
         """One Adam step of the rows in ``part``; returns their losses."""
         mask_logits = batch.mask[part].clone().requires_grad_()
         pattern_logits = batch.pattern[part].clone().requires_grad_()
@@ -146,7 +157,8 @@ class Inverter:
         success = (answers.detach().argmax(1) == wanted).view(len(labels), count).float().mean(1)
         batch.success[part] = success if step == 1 else 0.8 * batch.success[part] + 0.2 * success
         self._remember_best(batch, part, mask.detach(), pattern.detach(), size.detach(), success)
-        self._move_penalty(batch, part, success)
+        if adapt:
+            self._move_penalty(batch, part, success)
         for value, logits, mean, square in (
             (batch.mask, mask_logits, batch.mask_mean, batch.mask_square),
             (batch.pattern, pattern_logits, batch.pattern_mean, batch.pattern_square),

@@ -15,7 +15,9 @@ from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 
-_START_PENALTY = 0.01
+_PENALTY = 0.001  # on one pixel of mask, where the dynamic penalty starts
+_RANKING_PENALTY = 0.01  # fixed, so that losses of different labels can be compared
+_NOT_FOUND = 1e6  # ranks labels without a working trigger behind all others, among themselves by loss
 _READINGS = 3  # successive gaps looked for on one scale: small triggers can hide larger ones
 
 
@@ -55,6 +57,7 @@ class NeuralCleanse(Auditor):
     scales: tuple[int, ...] = param((1, 4), doc="pixels per side of a grid cell, one pass for each")
     steps: int = param(150, low=1, doc="updates in the last round")
     images: int = param(16, low=1, doc="images per update")
+    restarts: int = param(1, low=1, doc="fresh starts of every scan; the smallest trigger counts")
     success_wanted: float = param(0.98, low=0.0, high=1.0, doc="share of stamped images that a trigger must turn")
     held_out: float = param(0.33, low=0.05, high=0.9, doc="share of the clean images kept for measuring success")
     finalists: int = param(16, low=2, doc="labels that reach the last round when there are many")
@@ -74,50 +77,62 @@ class NeuralCleanse(Auditor):
             success_wanted=self.success_wanted,
             mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
         )
-        passes = [self._scan(inverter, cell, number, run) for number, cell in enumerate(self.scales)]
+        passes = []
+        for number, cell in enumerate(self.scales):
+            tries = [
+                self._scan(inverter, cell, (number + again / self.restarts) / len(self.scales), run)
+                for again in range(self.restarts)
+            ]
+            passes.append(_smallest(tries))
         return self._conclude(passes, inverter, images[cut:], model.num_classes, run)
 
-    def _scan(self, inverter: Inverter, cell: int, number: int, run: Run) -> TriggerBatch:
+    def _scan(self, inverter: Inverter, cell: int, done: float, run: Run) -> TriggerBatch:
         """Optimize every label, or the most promising when there are many, on one grid scale."""
-        classes, plan = inverter.model.num_classes, self._plan(inverter.model.num_classes)
+        classes = inverter.model.num_classes
         labels = torch.arange(classes)
         if self.schedule == "exhaustive":
-            parts = [self._begin(inverter, labels[label : label + 1], cell, run) for label in range(classes)]
-            for place, part in enumerate(parts):
-                run.progress((number + place / classes) / len(self.scales), f"label {place} of {classes}, grid {cell}")
-                inverter.round(part, steps=self.steps, images=self.images, rates=(0.3, 0.1))
+            parts = []
+            for label in range(classes):
+                run.progress(done, f"label {label} of {classes}, grid {cell}")
+                part = self._begin(inverter, labels[label : label + 1], cell, run)
+                inverter.round(part, steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
+                parts.append(part)
             return _joined(parts)
-        batch = self._begin(inverter, labels, cell, run)
-        for place, (kept, images, steps) in enumerate(plan):
-            if kept < len(batch):
-                batch = batch.keep(losses.argsort()[:kept])  # noqa: F821 - set by the round before
-            run.progress((number + place / len(plan)) / len(self.scales), f"{len(batch)} labels, grid {cell}")
-            losses = inverter.round(batch, steps=steps, images=images, rates=(0.3, 0.1))
-            losses = torch.where(batch.best_size.isinf(), losses + 1e6, batch.best_size) if place else losses
+        batch, order = self._begin(inverter, labels, cell, run), labels
+        for labels_kept, images, steps, adapt in self._plan(classes):
+            batch = batch.keep(order[:labels_kept])
+            run.progress(done, f"{len(batch)} labels, grid {cell}")
+            penalty = _PENALTY if adapt else _RANKING_PENALTY
+            losses = inverter.round(batch, steps=steps, images=images, penalty=penalty, adapt=adapt)
+            order = torch.where(batch.best_size.isinf(), _NOT_FOUND + losses, batch.best_size).argsort()
             if run.seconds_left() < 0:
                 break
         return batch
 
-    def _plan(self, classes: int) -> list[tuple[int, int, int]]:
-        """Rounds of (labels, images per update, updates); few steps rank many labels, the rest goes to those that stay."""
-        last = (min(classes, self.finalists), self.images, self.steps)
+    def _plan(self, classes: int) -> list[tuple[int, int, int, bool]]:
+        """Rounds of (labels, images per update, updates, adapting penalty).
+
+        A few updates rank many labels; the rest goes to those that stay.
+        """
+        few = max(1, self.images // 2)
+        last = (min(classes, self.finalists), self.images, self.steps, True)
         if classes <= self.finalists:
             return [last]
         if classes <= 8 * self.finalists:
-            return [(classes, self.images // 2 or 1, max(1, self.steps // 4)), last]
+            return [(classes, few, max(1, self.steps // 4), True), last]
         return [
-            (classes, self.images // 2 or 1, max(1, self.steps // 25)),
-            (classes // 4, self.images // 2 or 1, max(1, self.steps // 12)),
-            (4 * self.finalists, self.images, max(1, self.steps // 4)),
+            (classes, few, max(1, self.steps // 25), False),
+            (classes // 4, few, max(1, self.steps // 12), False),
+            (4 * self.finalists, self.images, max(1, self.steps // 4), True),
             last,
         ]
 
     def _begin(self, inverter: Inverter, labels: Tensor, cell: int, run: Run) -> TriggerBatch:
-        """Half-open masks and noisy grey patterns: a start from which large triggers are found as well as small ones."""
+        """Half-open masks and noisy grey patterns: from there large triggers are found as well as small ones."""
         channels, height, width = inverter.model.input_shape
         mask = torch.full((len(labels), 1, height, width), 0.5)
         noise = torch.randn((len(labels), channels, height, width), generator=run.generator)
-        return start(mask, 0.5 + 0.05 * noise, labels, cell, _START_PENALTY)
+        return start(mask, 0.5 + 0.05 * noise, labels, cell)
 
     def _conclude(
         self, passes: list[TriggerBatch], inverter: Inverter, held_out: Tensor, classes: int, run: Run
@@ -187,6 +202,15 @@ class NeuralCleanse(Auditor):
             score = math.log(pixels / max(1.0, smallest)) if smallest is not None else 0.0
             findings.append(LabelFinding(label=label, score=score, details=summary | details))
         return tuple(sorted(findings, key=lambda finding: -finding.score))
+
+
+def _smallest(tries: list[TriggerBatch]) -> TriggerBatch:
+    """For every label that any try followed, the row with the smallest trigger."""
+    every = _joined(tries)
+    best: dict[int, int] = {}
+    for row in every.best_size.argsort(stable=True).tolist():
+        best.setdefault(int(every.labels[row]), row)
+    return every.keep(torch.tensor([best[label] for label in sorted(best)]))
 
 
 def _joined(parts: list[TriggerBatch]) -> TriggerBatch:
