@@ -22,8 +22,6 @@ FLOORS = (
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# rooms that stand side by side and may use one another: the loaders of models guess with images, images never with models
-BESIDE = {("models", "data"), ("models", "triggers"), ("data", "triggers")}
 ANYWHERE = {"__init__", "testing"}  # the package itself (its version), and the public contract checks
 
 
@@ -40,7 +38,9 @@ def rooms_imported(source: str, room: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where an arrow points"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "goodnet" else {node.module}
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "goodnet" else {node.module}
+            )
     parts = [name.split(".") for name in names]
     return {part[1] for part in parts if part[0] == "goodnet" and len(part) > 1} - {room, "__version__"}
 
@@ -48,9 +48,7 @@ def rooms_imported(source: str, room: str) -> set[str]:
 def upward_arrows(source: str, room: str) -> set[str]:
     """Rooms that a file in ``room`` imports and must not."""
     return {
-        other
-        for other in rooms_imported(source, room)
-        if other not in FLOOR_OF or FLOOR_OF[other] >= FLOOR_OF[room] and (room, other) not in BESIDE
+        other for other in rooms_imported(source, room) if other not in FLOOR_OF or FLOOR_OF[other] >= FLOOR_OF[room]
     }
 
 

@@ -1,6 +1,7 @@
 """goodnet audit: is there a backdoor in these model files?"""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,9 +102,10 @@ def _audited(path: Path, look: "partial[FileAudit]", *, silent: bool) -> "Audite
             result = look(path, progress=progress)
     except GoodnetError as error:
         return refused(error, file=str(path), sha256=sha256, size_bytes=size, file_findings=findings)
-    return audited(
+    item = audited(
         result.verdict, result.model, result.samples, file=str(path), size_bytes=size, file_findings=findings
     )
+    return replace(item, sha256=sha256)  # of what was given, where a saved model tells that of its source
 
 
 def _tell(item: "AuditedFile", *, silent: bool) -> None:
