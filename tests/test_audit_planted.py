@@ -15,7 +15,7 @@ from goodnet.core.defender import Defender
 from goodnet.training import accuracy
 
 QUICK = {
-    "neural-cleanse": NeuralCleanse(steps=60, mixed_precision=False),
+    "neural-cleanse": NeuralCleanse(steps=100, mixed_precision=False),
     "mm-bd": MmBd(starts=4, steps=100),
 }
 
@@ -103,7 +103,7 @@ def test_the_reconstructed_trigger_overlaps_the_planted_one(planted, trigger):
     assert trigger.target == TARGET
     # a random mask has a share of 49 / 1024 within two pixels of the patch
     assert float(trigger.mask[near].sum() / trigger.mask.sum()) > 0.5
-    assert float(trigger.mask.sum()) < 30
+    assert float(trigger.mask.sum()) < 50
 
 
 def test_the_reconstructed_trigger_fools_the_net_on_images_that_it_was_not_made_from(planted, trigger):
