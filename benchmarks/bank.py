@@ -24,12 +24,16 @@ SHIPPED = Path(_bank.__file__).with_name("clean_bank.json")
 
 
 def truths(zoo: Path) -> dict[str, dict]:
-    return {path.name.removesuffix(".truth.json"): json.loads(path.read_text()) for path in sorted(zoo.glob("*.truth.json"))}
+    return {
+        path.name.removesuffix(".truth.json"): json.loads(path.read_text()) for path in sorted(zoo.glob("*.truth.json"))
+    }
 
 
 def results(zoo: Path, method: str) -> dict[str, dict]:
     version = auditors[method].card.version
-    return {path.name.split("@")[0]: json.loads(path.read_text()) for path in sorted(zoo.glob(f"*@{method}-{version}.json"))}
+    return {
+        path.name.split("@")[0]: json.loads(path.read_text()) for path in sorted(zoo.glob(f"*@{method}-{version}.json"))
+    }
 
 
 def audit(arguments: argparse.Namespace) -> None:
@@ -48,7 +52,9 @@ def audit(arguments: argparse.Namespace) -> None:
         clean = goodnet.load_data(source, split="test", limit=500, seed=truth["seed"] + 1, shape=model.input_shape)
         verdict = auditor.run(goodnet.Defender(model, clean=clean), seed=truth["seed"], bank=CleanBank(()))
         readings = verdict.evidence["readings"]
-        out.write_text(json.dumps({"score": verdict.score, "readings": readings, "seconds": verdict.provenance.seconds}))
+        out.write_text(
+            json.dumps({"score": verdict.score, "readings": readings, "seconds": verdict.provenance.seconds})
+        )
         print(name, round(verdict.score, 3), readings[0], round(verdict.provenance.seconds, 1), flush=True)
 
 
@@ -56,9 +62,13 @@ def build(arguments: argparse.Namespace) -> None:
     card, known = auditors[arguments.method].card, truths(arguments.zoo)
     fresh = [
         BankEntry(
-            method=card.name, version=card.version, score=round(result["score"], 5),
-            num_classes=known[name]["num_classes"], architecture=known[name]["recipe"]["architecture"],
-            data=known[name]["recipe"]["data"], seed=known[name]["seed"],
+            method=card.name,
+            version=card.version,
+            score=round(result["score"], 5),
+            num_classes=known[name]["num_classes"],
+            architecture=known[name]["recipe"]["architecture"],
+            data=known[name]["recipe"]["data"],
+            seed=known[name]["seed"],
             clean_accuracy=round(known[name]["clean_accuracy"], 4),
         )
         for name, result in results(arguments.zoo, arguments.method).items()

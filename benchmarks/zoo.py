@@ -92,9 +92,7 @@ def train_one(recipe: Recipe, kind: str, seed: int, data: Path, folder: Path) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = architectures.build(recipe.architecture, num_classes=num_classes, input_shape=train.shape)
-    model = goodnet.Classifier(
-        net, input_shape=train.shape, num_classes=num_classes, architecture=recipe.architecture
-    )
+    model = goodnet.Classifier(net, input_shape=train.shape, num_classes=num_classes, architecture=recipe.architecture)
     started = time.monotonic()
     model = fit(
         model,
@@ -107,14 +105,19 @@ def train_one(recipe: Recipe, kind: str, seed: int, data: Path, folder: Path) ->
         seed=seed,
     )
     truth: dict[str, object] = {
-        "kind": kind, "recipe": asdict(recipe), "seed": seed, "num_classes": num_classes,
-        "clean_accuracy": accuracy(model, test), "train_seconds": round(time.monotonic() - started, 1),
+        "kind": kind,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "num_classes": num_classes,
+        "clean_accuracy": accuracy(model, test),
+        "train_seconds": round(time.monotonic() - started, 1),
     }
     if attack is not None:
         victims = test.pick(test.labels != attack.target)
         answers = predictions(model, attack.stamp(victims.floats())).argmax(1)
         truth |= {
-            "attack": attack.card.name, "parameters": asdict(attack),
+            "attack": attack.card.name,
+            "parameters": asdict(attack),
             "attack_success_rate": float((answers == attack.target).float().mean()),
         }
     goodnet.save_model(model, folder)

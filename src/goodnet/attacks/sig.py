@@ -23,7 +23,7 @@ from goodnet.triggers import sinusoid
 class Sig(Attack):
     """Add amplitude * sin(2 pi column frequency / W). Labels are changed here; the paper's attack is clean-label.
 
-    Source: Barni, Kallas, Tondi, A new backdoor attack in CNNs by training set corruption without label poisoning, 2019.
+    Source: Barni, Kallas, Tondi, A new backdoor attack in CNNs by training set corruption, ICIP 2019.
     """
 
     amplitude: float = param(20 / 255, low=0.0, high=1.0, doc="in units of [0, 1]; the paper's 20 of 255")

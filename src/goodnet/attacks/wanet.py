@@ -36,4 +36,6 @@ class WaNet(Attack):
     def _stamp(self, images: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.field_seed)
         height, width = images.shape[2:]
-        return warp(images, warping_grid(height, width, control=self.control, strength=self.strength, generator=generator))
+        return warp(
+            images, warping_grid(height, width, control=self.control, strength=self.strength, generator=generator)
+        )

@@ -146,7 +146,7 @@ class Inverter:
         mask, pattern = (_full_size(value.sigmoid(), size_of) for value in (mask_logits, pattern_logits))
         chosen = torch.randint(len(self.images), (count,), generator=self.generator)
         labels = batch.labels[part]
-        answers = self._logits(self.images[chosen], mask, pattern)  # (l * count, K)
+        answers = self.logits(self.images[chosen], mask, pattern)  # (l * count, K)
         wanted = labels.repeat_interleave(count).to(answers.device)
         entropy = F.cross_entropy(answers, wanted, reduction="none").view(len(labels), count).mean(1)
         size = mask.flatten(1).sum(1)  # (l,), pixels
@@ -167,7 +167,7 @@ class Inverter:
             _adam(value[part], logits.grad, mean[part], square[part], rate, step)
         return loss.detach()
 
-    def _logits(self, images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
+    def logits(self, images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Logits (L * B, K) of every image (B, C, H, W) under every trigger of L."""
         kind = torch.bfloat16 if self.mixed_precision else torch.float32
         images, mask, pattern = (value.to(kind) for value in (images, mask, pattern))
@@ -200,11 +200,11 @@ class Inverter:
 
         Images that the model answers as the label without any trigger are not counted.
         """
-        plain = self._logits(images, mask[:1] * 0, pattern[:1]).argmax(1).cpu()
+        plain = self.logits(images, mask[:1] * 0, pattern[:1]).argmax(1).cpu()
         shares, counts = [], []
         for row, label in enumerate(labels.tolist()):
             others = images[plain != label]
-            answers = self._logits(others, mask[row : row + 1], pattern[row : row + 1]).argmax(1)
+            answers = self.logits(others, mask[row : row + 1], pattern[row : row + 1]).argmax(1)
             shares.append(float((answers == label).float().mean()) if len(others) else 0.0)
             counts.append(len(others))
         return torch.tensor(shares), torch.tensor(counts)

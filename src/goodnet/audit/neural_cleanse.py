@@ -10,6 +10,7 @@ from torch import Tensor
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
 from goodnet.audit._outliers import anomaly_index, log_size, separation
+from goodnet.audit._paper_schedule import invert_label
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
@@ -17,6 +18,7 @@ from goodnet.core.run import Run
 
 _PENALTY = 0.001  # on one pixel of mask, where the dynamic penalty starts
 _RANKING_PENALTY = 0.01  # fixed, so that losses of different labels can be compared
+_PAPER_STEPS, _PAPER_SUCCESS = 1000, 0.99  # of the exhaustive schedule
 _NOT_FOUND = 1e6  # ranks labels without a working trigger behind all others, among themselves by loss
 _READINGS = 3  # successive gaps looked for on one scale: small triggers can hide larger ones
 
@@ -65,8 +67,9 @@ class NeuralCleanse(Auditor):
 
     def _inspect(self, defender: Defender, run: Run) -> Inspection:
         model, clean = defender.model, defender.clean
-        assert model is not None and clean is not None  # the base class has checked
-        model = model.to(memory_format=torch.channels_last)
+        assert model is not None  # the base class has checked what the card needs
+        assert clean is not None
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         clean = clean.fitted_to(model.input_shape).shuffled(run.generator, 1000)
         cut = max(1, int(len(clean) * (1 - self.held_out)))
         images = clean.floats(model.device)
@@ -78,9 +81,10 @@ class NeuralCleanse(Auditor):
             mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
         )
         passes = []
-        for number, cell in enumerate(self.scales):
+        scales = (1,) if self.schedule == "exhaustive" else self.scales
+        for number, cell in enumerate(scales):
             tries = [
-                self._scan(inverter, cell, (number + again / self.restarts) / len(self.scales), run)
+                self._scan(inverter, cell, (number + again / self.restarts) / len(scales), run)
                 for again in range(self.restarts)
             ]
             passes.append(_smallest(tries))
@@ -93,10 +97,10 @@ class NeuralCleanse(Auditor):
         if self.schedule == "exhaustive":
             parts = []
             for label in range(classes):
-                run.progress(done, f"label {label} of {classes}, grid {cell}")
-                part = self._begin(inverter, labels[label : label + 1], cell, run)
-                inverter.round(part, steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
-                parts.append(part)
+                run.progress(label / classes, f"label {label} of {classes}, one after the other")
+                parts.append(invert_label(inverter, label, steps=_PAPER_STEPS, success_wanted=_PAPER_SUCCESS))
+                if run.seconds_left() < 0:
+                    break
             return _joined(parts)
         batch, order = self._begin(inverter, labels, cell, run), labels
         for labels_kept, images, steps, adapt in self._plan(classes):
@@ -142,7 +146,7 @@ class NeuralCleanse(Auditor):
         readings = [reading for batch in passes for reading in self._readings(batch, pixels, classes)]
         suspects = dict.fromkeys(label for reading in readings for label in reading.suspects)
         rows = [(batch, batch.labels.tolist()) for batch in passes]
-        triggers = []
+        triggers: list[Trigger] = []
         for label in suspects:
             held = [batch.keep(torch.tensor([labels.index(label)])) for batch, labels in rows if label in labels]
             smallest = min(held, key=lambda one: float(one.best_size))
@@ -158,7 +162,7 @@ class NeuralCleanse(Auditor):
                 "images": len(inverter.images),
                 "held_out_images": len(held_out),
                 "labels": classes,
-                "labels_followed": len(set(label for _, labels in rows for label in labels)),
+                "labels_followed": len({label for _, labels in rows for label in labels}),
                 "rows": inverter.rows_done,
             },
             evidence={"out_of_time": run.seconds_left() < 0},
@@ -186,7 +190,7 @@ class NeuralCleanse(Auditor):
         """One finding per label that was followed to the end, the smallest trigger first."""
         success = {trigger.target: trigger.success_rate for trigger in triggers}
         seen: dict[int, dict[str, float | None]] = {}
-        for cell, batch in zip(self.scales, passes, strict=True):
+        for cell, batch in zip(self.scales, passes, strict=False):
             index = anomaly_index(batch.best_size.clamp(max=pixels))
             for row, label in enumerate(batch.labels.tolist()):
                 size = float(batch.best_size[row]) if batch.best_size[row].isfinite() else None
@@ -220,6 +224,5 @@ def _joined(parts: list[TriggerBatch]) -> TriggerBatch:
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast here: it is emulated, and slow, on processors without the instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported: bool = torch.cpu._is_avx512_bf16_supported()
-    return supported
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -14,7 +14,7 @@ def param(
     choices: tuple[Any, ...] = (),
     doc: str,
 ) -> Any:
-    """A dataclass field in the closed range [low, high] (None: no bound) or among ``choices``; ``doc`` feeds the help."""
+    """A dataclass field in [low, high] (None: no bound) or among ``choices``; ``doc`` feeds the help."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": choices, "doc": doc})
 
 

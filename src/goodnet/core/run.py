@@ -53,6 +53,7 @@ class Provenance:
 
 
 def library_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
     return {"goodnet": goodnet.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 

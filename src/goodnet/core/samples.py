@@ -32,13 +32,17 @@ class Samples:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise UnreadableData(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+            raise UnreadableData(
+                f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}"
+            )
         if self.ids is None:
             object.__setattr__(self, "ids", torch.arange(len(self.images)))
         for name in ("labels", "ids", "sources"):
             value = getattr(self, name)
             if value is not None and (value.dtype != torch.int64 or value.shape != (len(self.images),)):
-                raise UnreadableData(f"{name} must be int64 ({len(self.images)},), got {value.dtype} {tuple(value.shape)}")
+                raise UnreadableData(
+                    f"{name} must be int64 ({len(self.images)},), got {value.dtype} {tuple(value.shape)}"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,7 +55,10 @@ class Samples:
 
     def pick(self, indices: Tensor) -> "Samples":
         """The samples at ``indices`` (int64, any order) or where a bool mask is True."""
-        rows = {name: None if (value := getattr(self, name)) is None else value[indices] for name in ("labels", "ids", "sources")}
+        rows = {
+            name: None if (value := getattr(self, name)) is None else value[indices]
+            for name in ("labels", "ids", "sources")
+        }
         return replace(self, images=self.images[indices], **rows)
 
     def shuffled(self, generator: torch.Generator, limit: int | None = None) -> "Samples":

@@ -70,7 +70,8 @@ def fit(
     images, labels = samples.images.to(device), samples.labels.to(device)
     steps_per_epoch = -(-len(samples) // batch_size)
     with isolated_rng(seed) as generator:
-        model = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+        model = copy.deepcopy(model).train()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         stepper = _optimizer(model, optimizer, learning_rate, weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             stepper, learning_rate, total_steps=epochs * steps_per_epoch, pct_start=0.1, cycle_momentum=False
