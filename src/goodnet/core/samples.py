@@ -55,11 +55,9 @@ class Samples:
 
     def pick(self, indices: Tensor) -> "Samples":
         """The samples at ``indices`` (int64, any order) or where a bool mask is True."""
-        rows = {
-            name: None if (value := getattr(self, name)) is None else value[indices]
-            for name in ("labels", "ids", "sources")
-        }
-        return replace(self, images=self.images[indices], **rows)
+        columns = (self.labels, self.ids, self.sources)
+        labels, ids, sources = (None if column is None else column[indices] for column in columns)
+        return replace(self, images=self.images[indices], labels=labels, ids=ids, sources=sources)
 
     def shuffled(self, generator: torch.Generator, limit: int | None = None) -> "Samples":
         """The samples in random order; at most ``limit`` of them."""
