@@ -40,7 +40,9 @@ def audit(
     out: Out = None,
     as_json: _options.Json = False,
 ) -> int:
-    """Say whether models carry a backdoor, for which labels, with which trigger.
+    """Say whether model files carry a backdoor.
+
+    Prints the target labels, the size of each trigger, the p-value, and what the answer cost.
 
     \b
     Examples:
