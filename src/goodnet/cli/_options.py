@@ -31,7 +31,11 @@ InputRange = Annotated[
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to audit; see goodnet list auditors.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; may be repeated. P-values are made for the defaults."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A parameter of the method; may be repeated. P-values are made for the defaults.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same answer.")]
 Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")]
