@@ -22,7 +22,8 @@ def _facts(item: AuditedFile) -> list[tuple[str, str]]:
     facts += [("targets", ", ".join(_label(item, target) for target in verdict.targets))] if verdict.targets else []
     p_value = "none, there is nothing to compare with" if verdict.p_value is None else f"{verdict.p_value:.2g}"
     facts.append(("p-value", f"{p_value} (alpha {verdict.alpha:g})"))
-    facts += [("trigger", _trigger(item, trigger)) for trigger in verdict.triggers[:_MOST_TRIGGERS]]
+    kind = "trigger" if verdict.flagged else "smallest"
+    facts += [(kind, _trigger(item, trigger)) for trigger in verdict.triggers[:_MOST_TRIGGERS]]
     if len(verdict.triggers) > _MOST_TRIGGERS:
         facts.append(("", f"and {len(verdict.triggers) - _MOST_TRIGGERS} more"))
     cost = verdict.provenance
