@@ -5,6 +5,7 @@ import torch
 from planted import TARGET, untrained
 
 from goodnet.audit._inversion import Inverter, TriggerBatch, start
+from goodnet.audit._paper_schedule import DynamicPenalty, invert_label
 from goodnet.core.classifier import Classifier
 
 
@@ -76,7 +77,7 @@ def test_the_best_size_is_that_of_the_best_mask_and_belongs_to_a_trigger_that_wo
     torch.testing.assert_close(batch.best_mask.flatten(1).sum(1)[found], batch.best_size[found])
     for row in found.nonzero()[:, 0].tolist():
         one = batch.keep(torch.tensor([row]))
-        answers = tool._logits(GREY, one.best_mask, one.best_pattern).argmax(1)
+        answers = tool.logits(GREY, one.best_mask, one.best_pattern).argmax(1)
         assert (answers == labels[row]).all()
 
 
@@ -166,6 +167,40 @@ def test_stamping_happens_in_pixel_space_before_the_models_own_preprocessing(pla
     images = planted.clean.floats()[:3]
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 28:31, 28:31] = 1
-    logits = inverter(planted.badnet, images)._logits(images, mask, torch.ones(1, 1, 32, 32))
+    logits = inverter(planted.badnet, images).logits(images, mask, torch.ones(1, 1, 32, 32))
     torch.testing.assert_close(logits, planted.badnet(planted.attack.stamp(images)), rtol=1e-4, atol=1e-4)
     assert (logits.argmax(1) == TARGET).all()
+
+
+# --- the paper's schedule ---
+
+
+def test_the_papers_penalty_waits_for_five_successes_in_a_row_and_then_doubles_every_five():
+    penalty = DynamicPenalty()
+    for success in (True, True, True, True, False, True, True, True, True):
+        penalty.update(success)
+    assert penalty.value == 0
+    penalty.update(True)
+    assert penalty.value == 1e-3
+    for _ in range(195):
+        penalty.update(True)
+    assert penalty.value == pytest.approx(1e-3 * 2**39)  # a peer's stays at 1e-3 forever
+    assert penalty.rose
+    assert not penalty.fell
+
+
+def test_the_papers_penalty_falls_faster_than_it_rises():
+    penalty = DynamicPenalty(value=1.0)
+    for _ in range(5):
+        penalty.update(False)
+    assert penalty.value == pytest.approx(2**-1.5)
+    assert penalty.fell
+
+
+def test_the_papers_schedule_keeps_the_smallest_mask_that_works():
+    """A peer never updates its best and takes the last mask whether it works or not."""
+    tool = inverter(corner_net(), GREY)
+    batch = invert_label(tool, 1, steps=40, success_wanted=0.99)
+    assert float(batch.best_size[0]) < 20
+    assert (tool.logits(GREY, batch.best_mask, batch.best_pattern).argmax(1) == 1).all()
+    assert invert_label(inverter(corner_net(), GREY), 1, steps=1, success_wanted=1.01).best_size.isinf().all()
