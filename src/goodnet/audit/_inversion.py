@@ -4,6 +4,7 @@ The problem is Neural Cleanse's (Wang et al., S&P 2019): for each label find the
 pattern, in raw pixel space, such that (1 - mask) * image + mask * pattern is answered as that label.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -90,6 +91,7 @@ class Inverter:
         success_wanted: share of stamped images that must be answered as the label.
         rows: (labels x images) rows in one forward pass; bounds the memory.
         mixed_precision: run the network in bfloat16; triggers and losses stay float32.
+        out_of_time: asked after every batch of rows; True ends a round early.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Inverter:
         success_wanted: float,
         rows: int = 1024,
         mixed_precision: bool,
+        out_of_time: Callable[[], bool] = lambda: False,
     ):
         self.model = model
         self.images = images.contiguous(memory_format=torch.channels_last)
@@ -108,6 +111,7 @@ class Inverter:
         self.success_wanted = success_wanted
         self.rows = rows
         self.mixed_precision = mixed_precision
+        self.out_of_time = out_of_time
         self.rows_done = 0
 
     def round(
@@ -136,6 +140,8 @@ class Inverter:
             for rows in torch.arange(len(batch)).split(labels_at_once):
                 part = slice(int(rows[0]), int(rows[-1]) + 1)
                 losses[part] = self._update(batch, part, images, rate, step + 1, adapt)
+                if self.out_of_time():
+                    return losses
         return losses
 
     def _update(self, batch: TriggerBatch, part: slice, count: int, rate: float, step: int, adapt: bool) -> Tensor:

@@ -73,6 +73,8 @@ def invert_label(inverter: Inverter, label: int, *, steps: int, success_wanted: 
             waited = 0 if float(batch.best_size) < best_before else waited + 1
         if waited >= _EARLY_STOP_PATIENCE and penalty.rose and penalty.fell:
             break
+        if inverter.out_of_time():
+            break
         penalty.update(success >= success_wanted)
     batch.mask, batch.pattern = (value.detach() for value in variables)
     return batch
@@ -86,6 +88,8 @@ def _one_step(
     successes: list[Tensor] = []
     sizes: list[Tensor] = []
     for _ in range(_BATCHES):
+        if successes and inverter.out_of_time():
+            break
         chosen = torch.randint(len(inverter.images), (_IMAGES,), generator=inverter.generator)
         mask, pattern = batch.mask.sigmoid(), batch.pattern.sigmoid()
         logits = inverter.logits(inverter.images[chosen], mask, pattern)

@@ -56,7 +56,7 @@ class NeuralCleanse(Auditor):
     schedule: Literal["batched", "exhaustive"] = param(
         "batched", choices=("batched", "exhaustive"), doc="all labels at once, or the paper's label by label"
     )
-    scales: tuple[int, ...] = param((1, 4), doc="pixels per side of a grid cell, one pass for each")
+    scales: tuple[int, ...] = param((1, 4), low=1, doc="pixels per side of a grid cell, one pass for each")
     steps: int = param(150, low=1, doc="updates in the last round")
     images: int = param(16, low=1, doc="images per update")
     restarts: int = param(1, low=1, doc="fresh starts of every scan; the smallest trigger counts")
@@ -77,18 +77,25 @@ class NeuralCleanse(Auditor):
             model,
             images[:cut],
             run.generator,
+            out_of_time=lambda: run.seconds_left() < 0,
             success_wanted=self.success_wanted,
             mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
         )
-        passes = []
+        passes: list[TriggerBatch] = []
+        whole = 0  # passes that came to their end: only there can labels be compared
         scales = (1,) if self.schedule == "exhaustive" else self.scales
         for number, cell in enumerate(scales):
             tries = [
                 self._scan(inverter, cell, (number + again / self.restarts) / len(scales), run)
                 for again in range(self.restarts)
             ]
-            passes.append(_smallest(tries))
-        return self._conclude(passes, inverter, images[cut:], model.num_classes, run)
+            in_time = run.seconds_left() >= 0
+            if in_time or not passes:
+                passes.append(_smallest(tries))
+            if not in_time:
+                break
+            whole += 1
+        return self._conclude(passes, whole, inverter, images[cut:], model.num_classes)
 
     def _scan(self, inverter: Inverter, cell: int, done: float, run: Run) -> TriggerBatch:
         """Optimize every label, or the most promising when there are many, on one grid scale."""
@@ -139,7 +146,7 @@ class NeuralCleanse(Auditor):
         return start(mask, 0.5 + 0.05 * noise, labels, cell)
 
     def _conclude(
-        self, passes: list[TriggerBatch], inverter: Inverter, held_out: Tensor, classes: int, run: Run
+        self, passes: list[TriggerBatch], whole: int, inverter: Inverter, held_out: Tensor, classes: int
     ) -> Inspection:
         """Sizes on every scale → gaps and suspects → what to show of them."""
         pixels = float(held_out.shape[2] * held_out.shape[3])
@@ -152,12 +159,16 @@ class NeuralCleanse(Auditor):
             smallest = min(held, key=lambda one: float(one.best_size))
             share = inverter.success_on(held_out, smallest.best_mask, smallest.best_pattern, smallest.labels)
             triggers += as_triggers(smallest, *share)
-        working = any(bool(batch.best_size.isfinite().any()) for batch in passes)
+        undecided = ""
+        if not whole:
+            undecided = "the time was up before the labels could be compared; give it more"
+        elif not any(bool(batch.best_size.isfinite().any()) for batch in passes):
+            undecided = "no label has a trigger that works; give more clean images or steps"
         return Inspection(
             readings=tuple(readings),
             per_class=self._findings(passes, triggers, pixels),
             triggers=tuple(triggers),
-            undecided="" if working else "no label has a trigger that works: give more clean images or steps",
+            undecided=undecided,
             counts={
                 "images": len(inverter.images),
                 "held_out_images": len(held_out),
@@ -165,7 +176,7 @@ class NeuralCleanse(Auditor):
                 "labels_followed": len({label for _, labels in rows for label in labels}),
                 "rows": inverter.rows_done,
             },
-            evidence={"out_of_time": run.seconds_left() < 0},
+            evidence={"grids_completed": whole},
         )
 
     def _readings(self, batch: TriggerBatch, pixels: float, classes: int) -> list[Reading]:

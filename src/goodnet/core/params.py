@@ -1,6 +1,7 @@
 """Ranges of hyper-parameters, written once beside the field that they bound."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from goodnet.errors import ParameterError
@@ -19,21 +20,38 @@ def param(
 
 
 def check_ranges(method: Any) -> None:
-    """Raise ParameterError, naming the field, if any field of the dataclass ``method`` is out of its range."""
+    """Raise ParameterError, naming the field, if any field of the dataclass ``method`` is out of its range.
+
+    A tuple must hold something, and each of its values must be in range. Where the default is a whole number, so must
+    the value be.
+    """
     for field in dataclasses.fields(method):
         value, limits = getattr(method, field.name), field.metadata
         name = f"{type(method).__name__}.{field.name}"
-        choices = limits.get("choices", ())
-        if choices and value not in choices:
-            raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-        low, high = limits.get("low"), limits.get("high")
-        if low is None and high is None or value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ParameterError(f"{name} must be a number, got {value!r}")
-        # written so that NaN, which compares false with everything, is refused as well
-        if not ((low is None or value >= low) and (high is None or value <= high)):
-            raise ParameterError(f"{name} must be in {_interval(low, high)}, got {value!r}")
+        if value == () and field.default != ():
+            raise ParameterError(f"{name} must hold at least one value")
+        for one in value if isinstance(value, tuple) else (value,):
+            _check(name, one, limits, whole=_is_whole(field.default))
+
+
+def _check(name: str, value: Any, limits: Mapping[str, Any], whole: bool) -> None:
+    choices = limits.get("choices", ())
+    if choices and value not in choices:
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    low, high = limits.get("low"), limits.get("high")
+    if (low is None and high is None and not whole) or value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ParameterError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+    # written so that NaN, which compares false with everything, is refused as well
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        raise ParameterError(f"{name} must be in {_interval(low, high)}, got {value!r}")
+
+
+def _is_whole(default: Any) -> bool:
+    """Whether a field whose default is this takes whole numbers."""
+    first = default[0] if isinstance(default, tuple) and default else default
+    return isinstance(first, int) and not isinstance(first, bool)
 
 
 def _interval(low: float | None, high: float | None) -> str:
