@@ -39,8 +39,9 @@ def bare_rows_per_second(inverter: Inverter, rows: int, repeats: int = 9) -> flo
 
 
 def inversion_rows_per_second(inverter: Inverter, model: Classifier, labels: int, images: int) -> float:
-    shape = (labels, model.input_shape[0], *model.input_shape[1:])
-    batch = start(torch.full((labels, 1, *shape[2:]), 0.5), torch.rand(shape), torch.arange(labels), 1)
+    shape, device = (labels, *model.input_shape), inverter.images.device
+    mask, pattern = torch.full((labels, 1, *shape[2:]), 0.5, device=device), torch.rand(shape, device=device)
+    batch = start(mask, pattern, torch.arange(labels), 1)
     inverter.round(batch, steps=1, images=images, penalty=0.001, adapt=True)  # warm
     before, started = inverter.rows_done, time.perf_counter()
     inverter.round(batch, steps=6, images=images, penalty=0.001, adapt=True)
@@ -85,7 +86,7 @@ def main() -> None:
     if arguments.labels:
         started = time.perf_counter()
         for label in range(arguments.labels):
-            invert_label(inverter, label, steps=1000, success_wanted=0.99)
+            invert_label(inverter, label, 1, steps=1000, images=32)
         each = (time.perf_counter() - started) / arguments.labels
         print(
             f"label by label: {each:.1f} s a label, {each * model.num_classes:,.0f} s for all: "

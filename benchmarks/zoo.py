@@ -57,7 +57,7 @@ RECIPES = {
 COUNTS = {
     "bank": (12, 4, 14, 10, 4, 20, 4),
     "clean": (6, 0, 8, 6, 2, 8, 2),
-    "badnets": (6, 0, 8, 6, 2, 8, 2),
+    "badnets": (8, 0, 10, 8, 2, 8, 0),
     "blended": (0, 0, 2, 2, 0, 2, 0),
     "sig": (0, 0, 2, 2, 0, 2, 0),
     "wanet": (0, 0, 2, 2, 0, 2, 0),
@@ -98,6 +98,7 @@ def train_one(recipe: Recipe, kind: str, seed: int, data: Path, folder: Path) ->
         model,
         train if attack is None else attack.poison(train, seed=seed).samples,
         epochs=recipe.epochs,
+        batch_size=128 if attack is None else 32,  # with fewer updates the small sets do not learn small triggers
         learning_rate=recipe.learning_rate,
         optimizer="adam",
         augmentation=Augmentation(shift=2, flip=recipe.flip),

@@ -200,7 +200,9 @@ def test_the_papers_penalty_falls_faster_than_it_rises():
 def test_the_papers_schedule_keeps_the_smallest_mask_that_works():
     """A peer never updates its best and takes the last mask whether it works or not."""
     tool = inverter(corner_net(), GREY)
-    batch = invert_label(tool, 1, steps=40, success_wanted=0.99)
+    batch = invert_label(tool, 1, 1, steps=40, images=32)
     assert float(batch.best_size[0]) < 20
     assert (tool.logits(GREY, batch.best_mask, batch.best_pattern).argmax(1) == 1).all()
-    assert invert_label(inverter(corner_net(), GREY), 1, steps=1, success_wanted=1.01).best_size.isinf().all()
+    impossible = inverter(corner_net(), GREY)
+    impossible.success_wanted = 1.01
+    assert invert_label(impossible, 1, 1, steps=1, images=32).best_size.isinf().all()

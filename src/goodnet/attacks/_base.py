@@ -11,7 +11,7 @@ from goodnet.core.params import check_ranges, param
 from goodnet.core.registry import Card, Registry
 from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
-from goodnet.errors import NotHeld
+from goodnet.errors import NotHeld, ParameterError
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,12 @@ class Attack(ABC):
 
         Raises:
             NotHeld: the samples have no labels.
+            ParameterError: the target is not among the labels, or the trigger does not fit the images.
         """
         if samples.labels is None:
             raise NotHeld(f"{self.card.name} needs labeled samples")
+        if len(samples) and self.target > int(samples.labels.max()):
+            raise ParameterError(f"target {self.target} is none of the labels 0 to {int(samples.labels.max())}")
         with isolated_rng(seed) as generator:
             mask, covers = self._choose(samples.labels, generator)
             images, labels = samples.images.clone(), samples.labels.clone()

@@ -29,7 +29,7 @@ class BadNets(Attack):
     size: int = param(3, low=1, doc="side of the square, pixels")
     row: int = param(-2, doc="top row; negative counts from the bottom")
     column: int = param(-2, doc="left column; negative counts from the right")
-    color: tuple[float, ...] = param((1.0,), doc="one value in [0, 1] per channel, or one for all")
+    color: tuple[float, ...] = param((1.0,), low=0.0, high=1.0, doc="one value in [0, 1] per channel, or one for all")
 
     def _stamp(self, images: Tensor) -> Tensor:
         mask = patch_mask(images.shape[2], images.shape[3], self.size, self.row, self.column)

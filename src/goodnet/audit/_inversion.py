@@ -64,7 +64,7 @@ def start(mask: Tensor, pattern: Tensor, labels: Tensor, cell: int) -> TriggerBa
         value if cell == 1 else F.interpolate(value, grid, mode="area") for value in (mask, pattern)
     )
     mask_logits, pattern_logits = small_mask.clamp(0.02, 0.98).logit(), small_pattern.clamp(0.05, 0.95).logit()
-    zeros = torch.zeros(len(labels))
+    labels, zeros = labels.to(mask.device), torch.zeros(len(labels), device=mask.device)
     return TriggerBatch(
         labels=labels,
         mask=mask_logits,
@@ -133,7 +133,7 @@ class Inverter:
         batch.penalty.fill_(penalty)
         for moment in (batch.mask_mean, batch.mask_square, batch.pattern_mean, batch.pattern_square):
             moment.zero_()
-        losses = torch.zeros(len(batch))
+        losses = torch.zeros_like(batch.penalty)
         labels_at_once = max(1, self.rows // images)
         for step in range(steps):
             rate = rates[0] + (rates[1] - rates[0]) * step / max(1, steps - 1)
@@ -148,12 +148,11 @@ class Inverter:
         """One Adam step of the rows in ``part``; returns their losses."""
         mask_logits = batch.mask[part].clone().requires_grad_()
         pattern_logits = batch.pattern[part].clone().requires_grad_()
-        size_of = self.images.shape[2:]
-        mask, pattern = (_full_size(value.sigmoid(), size_of) for value in (mask_logits, pattern_logits))
+        mask, pattern = self.triggers(mask_logits, pattern_logits)
         chosen = torch.randint(len(self.images), (count,), generator=self.generator)
         labels = batch.labels[part]
         answers = self.logits(self.images[chosen], mask, pattern)  # (l * count, K)
-        wanted = labels.repeat_interleave(count).to(answers.device)
+        wanted = labels.repeat_interleave(count)
         entropy = F.cross_entropy(answers, wanted, reduction="none").view(len(labels), count).mean(1)
         size = mask.flatten(1).sum(1)  # (l,), pixels
         loss = entropy + batch.penalty[part] * size
@@ -172,6 +171,11 @@ class Inverter:
             assert logits.grad is not None
             _adam(value[part], logits.grad, mean[part], square[part], rate, step)
         return loss.detach()
+
+    def triggers(self, mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks (L, 1, H, W) and patterns (L, C, H, W) in [0, 1] at full size, of grids before the sigmoid."""
+        size = self.images.shape[2:]
+        return _full_size(mask.sigmoid(), size), _full_size(pattern.sigmoid(), size)
 
     def logits(self, images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
         """Logits (L * B, K) of every image (B, C, H, W) under every trigger of L."""

@@ -11,14 +11,15 @@ from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trig
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
 from goodnet.audit._outliers import anomaly_index, log_size, separation
 from goodnet.audit._paper_schedule import invert_label
+from goodnet.core.classifier import predictions
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
+from goodnet.errors import NotHeld
 
 _PENALTY = 0.001  # on one pixel of mask, where the dynamic penalty starts
 _RANKING_PENALTY = 0.01  # fixed, so that losses of different labels can be compared
-_PAPER_STEPS, _PAPER_SUCCESS = 1000, 0.99  # of the exhaustive schedule
 _NOT_FOUND = 1e6  # ranks labels without a working trigger behind all others, among themselves by loss
 _READINGS = 3  # successive gaps looked for on one scale: small triggers can hide larger ones
 
@@ -44,8 +45,9 @@ class NeuralCleanse(Auditor):
     block of pixels, which sees large smooth triggers such as sunglasses) and averaged in the log domain.
     The score is the widest gap, in log size, between the few smallest labels and the next.
 
-    The paper's order, label by label, is ``schedule="exhaustive"``. ``"batched"`` optimizes all labels in one batch
-    and, when there are many, halves them round by round.
+    ``schedule="batched"`` optimizes all labels in one batch and, when there are many, drops the hopeless ones round by
+    round. ``"exhaustive"`` is the paper's way, label by label, each step 31 mini-batches; the paper's own settings are
+    ``NeuralCleanse(schedule="exhaustive", scales=(1,), steps=1000, images=32, success_wanted=0.99)``.
 
     Needs: the model with gradients; some dozens of clean images or more, labels not used.
     Limits: sees patch-like triggers best; blended, sinusoidal, warped and sample-specific triggers can escape it, and
@@ -57,20 +59,25 @@ class NeuralCleanse(Auditor):
         "batched", choices=("batched", "exhaustive"), doc="all labels at once, or the paper's label by label"
     )
     scales: tuple[int, ...] = param((1, 4), low=1, doc="pixels per side of a grid cell, one pass for each")
-    steps: int = param(150, low=1, doc="updates in the last round")
+    steps: int = param(150, low=1, doc="updates in the last round; of the exhaustive schedule: steps of a label")
     images: int = param(16, low=1, doc="images per update")
     restarts: int = param(1, low=1, doc="fresh starts of every scan; the smallest trigger counts")
     success_wanted: float = param(0.98, low=0.0, high=1.0, doc="share of stamped images that a trigger must turn")
     held_out: float = param(0.33, low=0.05, high=0.9, doc="share of the clean images kept for measuring success")
-    finalists: int = param(16, low=2, doc="labels that reach the last round when there are many")
+    finalists: int = param(16, low=2, doc="labels that reach the last round of the batched schedule")
     mixed_precision: bool = param(True, doc="bfloat16 network where the processor has it: twice as fast")
 
     def _inspect(self, defender: Defender, run: Run) -> Inspection:
         model, clean = defender.model, defender.clean
         assert model is not None  # the base class has checked what the card needs
         assert clean is not None
+        if not len(clean):
+            raise NotHeld("neural-cleanse needs clean images, and there are none")
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         clean = clean.fitted_to(model.input_shape).shuffled(run.generator, 1000)
+        if not predictions(model, clean.images[:64]).isfinite().all():
+            nothing = (Reading(score=0.0, suspects=()),)
+            return Inspection(readings=nothing, undecided="the model gives answers that are not finite numbers")
         cut = max(1, int(len(clean) * (1 - self.held_out)))
         images = clean.floats(model.device)
         inverter = Inverter(
@@ -83,10 +90,9 @@ class NeuralCleanse(Auditor):
         )
         passes: list[TriggerBatch] = []
         whole = 0  # passes that came to their end: only there can labels be compared
-        scales = (1,) if self.schedule == "exhaustive" else self.scales
-        for number, cell in enumerate(scales):
+        for number, cell in enumerate(self.scales):
             tries = [
-                self._scan(inverter, cell, (number + again / self.restarts) / len(scales), run)
+                self._scan(inverter, cell, (number + again / self.restarts) / len(self.scales), run)
                 for again in range(self.restarts)
             ]
             in_time = run.seconds_left() >= 0
@@ -104,8 +110,8 @@ class NeuralCleanse(Auditor):
         if self.schedule == "exhaustive":
             parts = []
             for label in range(classes):
-                run.progress(label / classes, f"label {label} of {classes}, one after the other")
-                parts.append(invert_label(inverter, label, steps=_PAPER_STEPS, success_wanted=_PAPER_SUCCESS))
+                run.progress(done, f"label {label} of {classes}, one after the other")
+                parts.append(invert_label(inverter, label, cell, steps=self.steps, images=self.images))
                 if run.seconds_left() < 0:
                     break
             return _joined(parts)
@@ -141,9 +147,10 @@ class NeuralCleanse(Auditor):
     def _begin(self, inverter: Inverter, labels: Tensor, cell: int, run: Run) -> TriggerBatch:
         """Half-open masks and noisy grey patterns: from there large triggers are found as well as small ones."""
         channels, height, width = inverter.model.input_shape
-        mask = torch.full((len(labels), 1, height, width), 0.5)
+        device = inverter.images.device
+        mask = torch.full((len(labels), 1, height, width), 0.5, device=device)
         noise = torch.randn((len(labels), channels, height, width), generator=run.generator)
-        return start(mask, 0.5 + 0.05 * noise, labels, cell)
+        return start(mask, 0.5 + 0.05 * noise.to(device), labels, cell)
 
     def _conclude(
         self, passes: list[TriggerBatch], whole: int, inverter: Inverter, held_out: Tensor, classes: int

@@ -3,20 +3,33 @@
 import torch
 from torch import Tensor
 
+from goodnet.errors import ParameterError
+
 
 def patch_mask(height: int, width: int, size: int, row: int, column: int) -> Tensor:
     """Float32 (H, W): one inside the square of ``size`` pixels whose top left corner is (row, column), else zero.
 
     Negative rows and columns count from the far edge: -1 puts the square's last pixel on the last row.
+
+    Raises:
+        ParameterError: the square is not wholly inside the image.
     """
     top = row if row >= 0 else height - size + row + 1
     left = column if column >= 0 else width - size + column + 1
+    if top < 0 or left < 0 or top + size > height or left + size > width:
+        raise ParameterError(f"a square of {size} pixels at row {row}, column {column} leaves a {height}x{width} image")
     mask = torch.zeros(height, width)
     mask[top : top + size, left : left + size] = 1
     return mask
 
 
 def solid_patch(images: Tensor, mask: Tensor, color: tuple[float, ...]) -> Tensor:
-    """The images with ``color`` (one value per channel, or one for all) where ``mask`` (H, W) is one."""
+    """The images with ``color`` (one value per channel, or one for all) where ``mask`` (H, W) is one.
+
+    Raises:
+        ParameterError: the number of colors is neither one nor that of the channels.
+    """
+    if len(color) not in (1, images.shape[1]):
+        raise ParameterError(f"color has {len(color)} values; give one, or one for each of {images.shape[1]} channels")
     paint = images.new_tensor(color).view(1, -1, 1, 1)
     return images + mask.to(images) * (paint - images)
