@@ -64,9 +64,17 @@ def test_an_audited_file_knows_what_its_model_and_images_know() -> None:
 
 
 def test_class_names_come_from_the_model_before_the_images() -> None:
-    named = Samples(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), class_names=("from images",))
-    assert audited(verdict(False), model(), named).class_names == ("from images",)
+    blank = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    classes = model().num_classes
+    named = Samples(blank, class_names=tuple(f"image class {label}" for label in range(classes)))
+    assert audited(verdict(False), model(), named).class_names == named.class_names
     assert audited(verdict(False), model(class_names=("from model",)), named).class_names == ("from model",)
+
+
+def test_the_names_of_other_pictures_are_not_the_models() -> None:
+    strangers = Samples(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), class_names=("somebody else",))
+    assert audited(verdict(False), model(), strangers).class_names == ()
+
 
 
 def test_without_images_there_are_no_examples() -> None:

@@ -131,7 +131,8 @@ def audited(
         held = HeldImages(count=len(samples), labeled=samples.labels is not None, notes=samples.notes)
         shown = verdict.triggers[:MOST_TRIGGERS] if len(samples) else ()
         examples = tuple(stamped_images(model, trigger, samples) for trigger in shown)
-        class_names = class_names or samples.class_names
+        if not class_names and len(samples.class_names) == model.num_classes:
+            class_names = samples.class_names  # of other pictures' classes the names would be wrong
     return AuditedFile(
         file=file or model.origin.file,
         sha256=model.origin.sha256,
