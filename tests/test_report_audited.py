@@ -76,7 +76,6 @@ def test_the_names_of_other_pictures_are_not_the_models() -> None:
     assert audited(verdict(False), model(), strangers).class_names == ()
 
 
-
 def test_without_images_there_are_no_examples() -> None:
     made = audited(verdict(True, targets=(0,), triggers=(trigger(0),)), model())
     assert (made.held, made.examples) == (None, ())
