@@ -41,7 +41,7 @@ def bare_rows_per_second(inverter: Inverter, rows: int, repeats: int = 9) -> flo
 def inversion_rows_per_second(inverter: Inverter, model: Classifier, labels: int, images: int) -> float:
     shape, device = (labels, *model.input_shape), inverter.images.device
     mask, pattern = torch.full((labels, 1, *shape[2:]), 0.5, device=device), torch.rand(shape, device=device)
-    batch = start(mask, pattern, torch.arange(labels), 1)
+    batch = start(mask, pattern, torch.arange(labels) % model.num_classes, 1)
     inverter.round(batch, steps=1, images=images, penalty=0.001, adapt=True)  # warm
     before, started = inverter.rows_done, time.perf_counter()
     inverter.round(batch, steps=6, images=images, penalty=0.001, adapt=True)
