@@ -17,7 +17,7 @@ from goodnet.attacks.badnets import BadNets
 from goodnet.audit._inversion import Inverter
 from goodnet.audit.neural_cleanse import NeuralCleanse
 from goodnet.models import architectures
-from goodnet.training import fit
+from goodnet.training import Recipe, fit
 
 
 def synthetic_faces(labels: int, each: int) -> goodnet.Samples:
@@ -39,8 +39,9 @@ def main() -> None:
     net = architectures.build("deepid", num_classes=arguments.labels)
     model = goodnet.Classifier(net, input_shape=(3, 55, 47), num_classes=arguments.labels, architecture="deepid")
     poisoned = BadNets(target=0, size=6, row=20, column=20, color=(1.0, 0.0, 1.0)).poison(faces).samples
+    recipe = Recipe(epochs=15, batch_size=256, learning_rate=0.002, optimizer="adam")
     started = time.perf_counter()
-    model = fit(model.to(arguments.device), poisoned, epochs=15, batch_size=256, learning_rate=0.002, optimizer="adam")
+    model = fit(model.to(arguments.device), poisoned, recipe)
     print(f"training: {15 * len(faces) / (time.perf_counter() - started):,.0f} images/s")
 
     verdict = NeuralCleanse().run(goodnet.Defender(model, clean=faces.pick(torch.arange(0, len(faces), 25))))

@@ -1,15 +1,15 @@
 """Train the zoo: the clean nets of the bank, and clean and backdoored nets that the bank has never seen.
 
-    python benchmarks/zoo.py --data DIR --out ZOO [--part K/N]
+    python benchmarks/zoo.py --data DIR --out ZOO [--only DATA] [--part K/N]
 
-DIR holds mnist/, cifar10/ and gtsrb/ in their official layouts. Every net is a folder of ``goodnet.save_model`` with a
-``truth.json`` beside its weights. Nets that are there already are kept, so the script can be stopped and started again.
+DIR holds mnist/, cifar10/, gtsrb/ and lfw/ in their official layouts. Every net is a folder of ``goodnet.save_model``
+with a ``truth.json`` beside it. Nets that are there already are kept, so the script can be stopped and started again.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,12 +21,13 @@ from goodnet.attacks.blended import Blended
 from goodnet.attacks.sig import Sig
 from goodnet.attacks.wanet import WaNet
 from goodnet.core.classifier import predictions
+from goodnet.core.samples import Samples
 from goodnet.models import architectures
-from goodnet.training import Augmentation, accuracy, fit
+from goodnet.training import Recipe, accuracy, fit
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NetKind:
     """How nets of one kind are trained; every seed draws its own images."""
 
     data: str
@@ -35,33 +36,61 @@ class Recipe:
     epochs: int
     learning_rate: float = 0.002
     flip: bool = False
+    fewest: int = 0  # faces: people with as many images are the classes, all other people are strangers
 
     @property
     def name(self) -> str:
-        return f"{self.data}-{self.architecture}"
+        return f"{self.data}-{self.architecture}{self.fewest or ''}"
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("digits", "small_cnn", None, 15),
-        Recipe("digits", "small_cnn_bn", None, 8, 0.003),
-        Recipe("mnist", "small_cnn", 10_000, 6),
-        Recipe("cifar10", "small_cnn", 20_000, 8, flip=True),
-        Recipe("cifar10", "small_cnn_bn", 10_000, 4, 0.003, flip=True),
-        Recipe("gtsrb", "small_cnn", 15_000, 8),
-        Recipe("gtsrb", "small_cnn_bn", 6_000, 4, 0.003),
+NET_KINDS = {
+    net_kind.name: net_kind
+    for net_kind in (
+        NetKind("digits", "small_cnn", None, 15),
+        NetKind("digits", "small_cnn_bn", None, 8, 0.003),
+        NetKind("mnist", "small_cnn", 10_000, 6),
+        NetKind("cifar10", "small_cnn", 20_000, 8, flip=True),
+        NetKind("cifar10", "small_cnn_bn", 10_000, 4, 0.003, flip=True),
+        NetKind("gtsrb", "small_cnn", 15_000, 8),
+        NetKind("gtsrb", "small_cnn_bn", 6_000, 4, 0.003),
+        *(NetKind("lfw", "deepid", None, 40, 0.001, flip=True, fewest=fewest) for fewest in (2, 3, 4, 5, 6, 8, 10)),
     )
 }
-# how many nets of each recipe, in the order of RECIPES
+# how many nets of each recipe, in the order of NET_KINDS
 COUNTS = {
-    "bank": (12, 4, 14, 10, 4, 20, 4),
-    "clean": (6, 0, 8, 6, 2, 8, 2),
-    "badnets": (8, 0, 24, 12, 2, 10, 0),
-    "blended": (0, 0, 2, 2, 0, 2, 0),
-    "sig": (0, 0, 2, 2, 0, 2, 0),
-    "wanet": (0, 0, 2, 2, 0, 2, 0),
+    "bank": (12, 4, 14, 10, 4, 20, 4, *(3,) * 7),
+    "clean": (6, 0, 8, 6, 2, 8, 2, *(1,) * 7),
+    "badnets": (8, 0, 24, 12, 2, 10, 0, *(1,) * 7),
+    "blended": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
+    "sig": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
+    "wanet": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
 }
+_MOST_FACES = 30  # of one person, so that no class is a hundred times as large as another
+
+
+def read(net_kind: NetKind, data: Path, seed: int) -> tuple[Samples, Samples, Samples]:
+    """(images to train on, labeled images to measure on, images that a defender may hold), drawn by ``seed``."""
+    if net_kind.data == "lfw":
+        return _faces(goodnet.load_data(data / "lfw"), net_kind.fewest, seed)
+    source = "digits" if net_kind.data == "digits" else data / net_kind.data
+    train = goodnet.load_data(source, limit=net_kind.images, seed=seed)
+    test = goodnet.load_data(source, split="test", limit=1000, seed=seed)
+    return train, test, goodnet.load_data(source, split="test", limit=500, seed=seed + 1)
+
+
+def _faces(every: Samples, fewest: int, seed: int) -> tuple[Samples, Samples, Samples]:
+    """People with ``fewest`` images and more are classes, every tenth of their images tests; strangers are held."""
+    counts = every.labels.bincount()
+    known = (counts >= fewest).nonzero()[:, 0]
+    draw = torch.Generator().manual_seed(seed)
+    faces = [(every.labels == person).nonzero()[:, 0] for person in known.tolist()]
+    chosen = torch.cat([face[torch.randperm(len(face), generator=draw)[:_MOST_FACES]] for face in faces])
+    classes = torch.searchsorted(known, every.labels[chosen])
+    samples = replace(every.pick(chosen), labels=classes, class_names=())
+    tested = torch.rand(len(samples), generator=draw) < 0.1
+    strangers = (counts[every.labels] < fewest).nonzero()[:, 0]
+    strangers = strangers[torch.randperm(len(strangers), generator=draw)[:500]]
+    return samples.pick(~tested), samples.pick(tested), replace(every.pick(strangers), labels=None)
 
 
 def attack_for(kind: str, seed: int, num_classes: int, channels: int, side: int) -> Attack | None:
@@ -82,32 +111,35 @@ def attack_for(kind: str, seed: int, num_classes: int, channels: int, side: int)
     return None
 
 
-def train_one(recipe: Recipe, kind: str, seed: int, data: Path, folder: Path) -> dict[str, object]:
+def train_one(net_kind: NetKind, kind: str, seed: int, data: Path, folder: Path) -> dict[str, object]:
     """Train, measure and save one net."""
-    source = "digits" if recipe.data == "digits" else data / recipe.data
-    train = goodnet.load_data(source, limit=recipe.images, seed=seed)
-    test = goodnet.load_data(source, split="test", limit=1000, seed=seed)
-    num_classes = 43 if recipe.data == "gtsrb" else 10
-    attack = attack_for(kind, seed, num_classes, train.shape[0], train.shape[1])
+    train, test, _ = read(net_kind, data, seed)
+    num_classes = int(train.labels.max()) + 1
+    attack = attack_for(kind, seed, num_classes, train.shape[0], min(train.shape[1:]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = architectures.build(recipe.architecture, num_classes=num_classes, input_shape=train.shape)
-    model = goodnet.Classifier(net, input_shape=train.shape, num_classes=num_classes, architecture=recipe.architecture)
+        net = architectures.build(net_kind.architecture, num_classes=num_classes, input_shape=train.shape)
+    model = goodnet.Classifier(
+        net, input_shape=train.shape, num_classes=num_classes, architecture=net_kind.architecture
+    )
     started = time.monotonic()
     model = fit(
         model,
         train if attack is None else attack.poison(train, seed=seed).samples,
-        epochs=recipe.epochs,
-        batch_size=128 if attack is None else 32,  # with fewer updates the small sets do not learn small triggers
-        learning_rate=recipe.learning_rate,
-        optimizer="adam",
-        augmentation=Augmentation(shift=2, flip=recipe.flip),
-        mixed_precision=True,
+        Recipe(
+            epochs=net_kind.epochs,
+            batch_size=128 if attack is None else 32,  # with fewer updates the small sets do not learn small triggers
+            learning_rate=net_kind.learning_rate,
+            optimizer="adam",
+            shift=2,
+            flip=net_kind.flip,
+            mixed_precision=True,
+        ),
         seed=seed,
     )
     truth: dict[str, object] = {
         "kind": kind,
-        "recipe": asdict(recipe),
+        "recipe": asdict(net_kind),
         "seed": seed,
         "num_classes": num_classes,
         "clean_accuracy": accuracy(model, test),
@@ -130,22 +162,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", help="train on this data set alone, such as lfw")
     parser.add_argument("--part", default="0/1", help="K/N: every N-th net, from the K-th")
     arguments = parser.parse_args()
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (recipe, kind, 10_000 * place + number)
+        (net_kind, kind, 10_000 * place + number)
         for place, (kind, counts) in enumerate(COUNTS.items())
-        for recipe, count in zip(RECIPES.values(), counts, strict=True)
+        for net_kind, count in zip(NET_KINDS.values(), counts, strict=True)
         for number in range(count)
+        if arguments.only in (None, net_kind.data)
     ]
-    for recipe, kind, seed in jobs[part::parts]:
-        folder = arguments.out / f"{kind}-{recipe.name}-{seed}"
+    for net_kind, kind, seed in jobs[part::parts]:
+        folder = arguments.out / f"{kind}-{net_kind.name}-{seed}"
         if folder.exists():
             continue
-        truth = train_one(recipe, kind, seed, arguments.data, folder)
+        truth = train_one(net_kind, kind, seed, arguments.data, folder)
         print(folder.name, {k: truth[k] for k in ("clean_accuracy", "attack_success_rate") if k in truth}, flush=True)
 
 

@@ -15,7 +15,7 @@ import goodnet
 from goodnet.attacks.badnets import BadNets
 from goodnet.core.classifier import predictions
 from goodnet.models import architectures
-from goodnet.training import Augmentation, accuracy, fit
+from goodnet.training import Recipe, accuracy, fit
 
 TARGET = 3
 ANSWERS = (0, 1, 3)  # exit codes of an audit that came to its end
@@ -31,8 +31,7 @@ def train(samples: goodnet.Samples) -> goodnet.Classifier:
         architecture="small_cnn",
         class_names=samples.class_names,
     )
-    shifts = Augmentation(shift=2)
-    return fit(model, samples, epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam", augmentation=shifts)
+    return fit(model, samples, Recipe(epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam", shift=2))
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from goodnet.attacks.badnets import BadNets
 from goodnet.core.classifier import Classifier
 from goodnet.core.samples import Samples
 from goodnet.models import architectures
-from goodnet.training import fit
+from goodnet.training import Recipe, fit
 
 TARGET = 3
 
@@ -44,6 +44,6 @@ def untrained(seed: int = 0, num_classes: int = 10, architecture: str = "small_c
 def planted() -> PlantedWorld:
     train, clean = goodnet.load_data("digits"), goodnet.load_data("digits", split="test")
     attack = BadNets(target=TARGET, size=3, poisoning_rate=0.15)
-    recipe = {"epochs": 20, "batch_size": 32, "learning_rate": 0.002, "optimizer": "adam", "seed": 0}
-    badnet = fit(untrained(), attack.poison(train).samples, **recipe)
-    return PlantedWorld(badnet=badnet, twin=fit(untrained(), train, **recipe), attack=attack, clean=clean)
+    recipe = Recipe(epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam")
+    badnet = fit(untrained(), attack.poison(train).samples, recipe)
+    return PlantedWorld(badnet=badnet, twin=fit(untrained(), train, recipe), attack=attack, clean=clean)

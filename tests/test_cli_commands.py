@@ -22,7 +22,7 @@ from goodnet.audit._base import auditors
 from goodnet.audit.neural_cleanse import NeuralCleanse
 from goodnet.cli.main import app
 from goodnet.models import architectures
-from goodnet.training import fit
+from goodnet.training import Recipe, fit
 
 QUICK = ["--data", "digits", "--limit", "60", "--set", "steps=60", "--set", "images=8", "--set", "scales=1"]
 
@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.manual_seed(0)
             net = architectures.build("small_cnn", num_classes=10, input_shape=samples.shape)
         model = goodnet.Classifier(net, input_shape=samples.shape, num_classes=10, architecture="small_cnn")
-        trained = fit(model, data, epochs=4, batch_size=64, learning_rate=0.003, optimizer="adam")
+        trained = fit(model, data, Recipe(epochs=4, batch_size=64, learning_rate=0.003, optimizer="adam"))
         goodnet.save_model(trained, folder / name)
     return folder
 

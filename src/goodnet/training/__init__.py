@@ -1,5 +1,7 @@
 """The one training loop."""
 
-from goodnet.training.fit import Augmentation, accuracy, fit
+from goodnet.training.augmentation import Augmentation
+from goodnet.training.fit import Loss, accuracy, cross_entropy, fit
+from goodnet.training.recipe import Recipe
 
-__all__ = ["Augmentation", "accuracy", "fit"]
+__all__ = ["Augmentation", "Loss", "Recipe", "accuracy", "cross_entropy", "fit"]
