@@ -3,6 +3,8 @@
 import base64
 import json
 import marshal
+import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,25 @@ def _cycle(file: h5py.File, _: Path) -> None:
 def _truncated(folder: Path, marker: Path) -> Path:
     path = _hdf5(lambda file, _: file.__setitem__("kernel", np.ones(1000)))(folder, marker)
     path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def _many_names(folder: Path, _: Path) -> Path:
+    with h5py.File(folder / "model.h5", "w", libver="latest") as file:
+        file.attrs["layer_names"] = np.full(200_000, b"x")
+    return folder / "model.h5"
+
+
+def _shared_texts(folder: Path, count: int, size: int, length: int) -> Path:
+    """Layer names that are all one text of ``size`` bytes, kept once in the file and said to have ``length`` bytes."""
+    path = folder / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [""] * (count - 1) + ["x" * size]
+    content = bytearray(path.read_bytes())
+    last = max(content.find(struct.pack("<IQ", size, heap.start())) for heap in re.finditer(b"GCOL", content))
+    name = struct.pack("<I", length) + content[last + 4 : last + 16]  # length, and where the text is kept
+    content[last + 16 - 16 * count : last + 16] = name * count
+    path.write_bytes(content)
     return path
 
 
@@ -198,7 +219,7 @@ CASES = {
     "declared-only": Hostile(
         "a dataset of 4 TB of which no byte was written",
         _hdf5(lambda file, _: file.create_dataset("kernel", (10**6, 10**6), "f4", chunks=(64, 64))),
-        "datasets that declare 4,000,000,000,000 bytes",
+        "datasets and texts that declare 4,000,000,000,000 bytes",
         UNREADABLE,
     ),
     "declared-only-small": Hostile(
@@ -211,6 +232,24 @@ CASES = {
         "a dataset of texts of any length",
         _hdf5(lambda file, _: file.create_dataset("kernel", data=["a", "b"])),
         "goodnet reads numbers",
+        UNREADABLE,
+    ),
+    "long-name": Hostile(
+        "a layer name, one of two, that says it has 4 GB",
+        lambda folder, _: _shared_texts(folder, 2, 8, 2**32 - 1),
+        "attribute 'layer_names': cannot be read in 256 MiB of memory",
+        UNREADABLE,
+    ),
+    "shared-name": Hostile(
+        "one layer name of 1 MB, 3,000 times",
+        lambda folder, _: _shared_texts(folder, 3000, 2**20, 2**20),
+        "attribute 'layer_names': cannot be read in 256 MiB of memory",
+        UNREADABLE,
+    ),
+    "many-names": Hostile(
+        "a list of 200,000 layer names",
+        _many_names,
+        "a list of 200,000 texts",
         UNREADABLE,
     ),
     "truncated-hdf5": Hostile("an `.h5` file, cut off", _truncated, "truncated file", UNREADABLE),

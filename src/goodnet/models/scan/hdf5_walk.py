@@ -1,13 +1,16 @@
 """The process that ``hdf5`` starts: walks all groups, datasets and attributes of a file and writes JSON findings."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from goodnet.models.scan.base import GIB, JSON_LIMIT, MIB, Broken, Finding, Window, findings_in, is_bomb
 from goodnet.models.scan.keras_config import scan_keras_config
@@ -16,6 +19,8 @@ _OBJECT_LIMIT = 100_000
 _FINDING_LIMIT = 100
 _MEMORY_LIMIT = 4 * GIB
 _CHUNK_LIMIT = 256 * MIB
+_ATTRIBUTE_MEMORY = 256 * MIB
+"""What reading one attribute may take: where texts are of any length, only reading tells how long they are."""
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
@@ -72,16 +77,22 @@ class Walk:
     def _scan_attribute(self, item: Any, name: Any) -> list[Finding]:
         _check_name(name)
         attribute = h5py.h5a.open(item.id, name.encode())
-        size = attribute.get_space().get_simple_extent_npoints() * attribute.dtype.itemsize
+        count = attribute.get_space().get_simple_extent_npoints()
+        size = count * attribute.dtype.itemsize
         if size > JSON_LIMIT:
             raise Broken(f"an attribute of {size:,} bytes")
-        text = h5py.check_string_dtype(attribute.dtype)
-        if attribute.dtype.kind not in "biufSU" and text is None:
+        is_text = h5py.check_string_dtype(attribute.dtype) is not None
+        if attribute.dtype.kind not in "biufSU" and not is_text:
             raise Broken(f"an attribute of type {attribute.dtype}")
-        value = item.attrs[name] if text is not None and attribute.shape == () else None
-        if isinstance(value, str | bytes) and (name.endswith("_config") or value[:1] in ("{", b"{")):
-            return scan_keras_config(value)
-        return []
+        if is_text and count > _OBJECT_LIMIT:
+            raise Broken(f"a list of {count:,} texts")
+        value = _read_attribute(item, name) if count else ""
+        if not is_text:
+            return []
+        texts = [value] if isinstance(value, str | bytes) else np.ravel(value).tolist()
+        self._declare(sum(map(len, texts)))
+        configs = (text for text in texts if name.endswith("_config") or text[:1] in ("{", b"{"))
+        return [finding for config in configs for finding in scan_keras_config(config)]
 
     def _scan_dataset(self, dataset: Any) -> list[Finding]:
         properties = dataset.id.get_create_plist()
@@ -93,9 +104,7 @@ class Walk:
         if not {properties.get_filter(number)[0] for number in range(properties.get_nfilters())} <= _FILTERS:
             raise Broken("a dataset that is packed in a way that goodnet does not read")
         size = 0 if dataset.shape is None else math.prod(dataset.shape) * dataset.dtype.itemsize
-        self._declared += size
-        if is_bomb(self._declared, self._size):
-            raise Broken(f"datasets that declare {self._declared:,} bytes in a file of {self._size:,}")
+        self._declare(size)
         if layout == h5py.h5d.CONTIGUOUS and size:
             start, there = dataset.id.get_offset(), dataset.id.get_storage_size()
             if start is None or there < size or start + size > self._size:
@@ -104,10 +113,25 @@ class Walk:
             _read_chunks(dataset)
         return []
 
+    def _declare(self, size: int) -> None:
+        """Count what a loader would read."""
+        self._declared += size
+        if is_bomb(self._declared, self._size):
+            raise Broken(f"datasets and texts that declare {self._declared:,} bytes in a file of {self._size:,}")
+
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str):  # h5py gives bytes where the file does not hold UTF-8
         raise Broken("a name that is not UTF-8")
+
+
+def _read_attribute(item: Any, name: str) -> Any:
+    """Read an attribute once, whatever it holds: what hangs the library or takes all memory is to do it here."""
+    try:
+        with _at_most(_ATTRIBUTE_MEMORY):
+            return item.attrs[name]
+    except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise Broken(f"cannot be read in {_ATTRIBUTE_MEMORY // MIB} MiB of memory: {str(error)[:200]}") from None
 
 
 def _read_chunks(dataset: Any) -> None:
@@ -128,6 +152,23 @@ def _limit_memory() -> None:
     except ImportError:  # not on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+
+
+@contextlib.contextmanager
+def _at_most(more: int) -> Iterator[None]:
+    """Inside, the process gets ``more`` bytes of memory beside those that it has; on Linux only."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(taken + more, most), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 def main() -> None:
