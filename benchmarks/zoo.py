@@ -21,6 +21,7 @@ from goodnet.attacks.blended import Blended
 from goodnet.attacks.sig import Sig
 from goodnet.attacks.wanet import WaNet
 from goodnet.core.classifier import predictions
+from goodnet.core.params import parameters_of
 from goodnet.core.samples import Samples
 from goodnet.models import architectures
 from goodnet.training import Recipe, accuracy, fit
@@ -58,9 +59,9 @@ NET_KINDS = {
 }
 # how many nets of each recipe, in the order of NET_KINDS
 COUNTS = {
-    "bank": (12, 4, 14, 10, 4, 20, 4, *(3,) * 7),
-    "clean": (6, 0, 8, 6, 2, 8, 2, *(1,) * 7),
-    "badnets": (8, 0, 24, 12, 2, 10, 0, *(1,) * 7),
+    "bank": (12, 4, 14, 10, 4, 20, 4, 3, 1, 3, 3, 3, 3, 4),
+    "clean": (6, 0, 8, 6, 2, 8, 2, 0, 1, 1, 1, 1, 1, 1),
+    "badnets": (8, 0, 24, 12, 2, 10, 0, 0, 0, 1, 1, 1, 1, 2),
     "blended": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
     "sig": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
     "wanet": (0, 0, 2, 2, 0, 2, 0, *(0,) * 7),
@@ -150,7 +151,7 @@ def train_one(net_kind: NetKind, kind: str, seed: int, data: Path, folder: Path)
         answers = predictions(model, attack.stamp(victims.floats())).argmax(1)
         truth |= {
             "attack": attack.card.name,
-            "parameters": asdict(attack),
+            "parameters": parameters_of(attack),
             "attack_success_rate": float((answers == attack.target).float().mean()),
         }
     goodnet.save_model(model, folder)

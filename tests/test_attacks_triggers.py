@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goodnet.attacks._base import attacks, to_bytes
+from goodnet.attacks._base import to_bytes
 from goodnet.attacks.badnets import BadNets
 from goodnet.attacks.blended import Blended
 from goodnet.attacks.sig import Sig
@@ -124,18 +124,19 @@ def test_wanet_changes_images_a_little_and_all_with_one_field():
 # --- labels ---
 
 
-@pytest.mark.parametrize("attack", list(attacks), ids=lambda attack: attack.card.name)
-def test_only_images_of_other_labels_are_poisoned_and_get_the_target(attack):
+def test_only_images_of_other_labels_are_poisoned_and_get_the_target():
     clean = labeled()
-    poisoned = attack(target=2, poisoning_rate=0.5).poison(clean)
+    poisoned = BadNets(target=2, poisoning_rate=0.5).poison(clean)
     assert int(poisoned.mask.sum()) == 20
     assert (clean.labels[poisoned.mask] != 2).all()
     assert (poisoned.samples.labels[poisoned.mask] == 2).all()
     assert torch.equal(poisoned.samples.images[~poisoned.mask], clean.images[~poisoned.mask])
 
 
-def test_more_poison_than_there_are_images_of_other_labels_takes_all_of_them():
-    poisoned = BadNets(target=2, poisoning_rate=1.0).poison(labeled())
+def test_more_poison_than_there_are_images_of_other_labels_is_refused():
+    with pytest.raises(ParameterError, match="asks for 40 images and 30 may be taken"):
+        BadNets(target=2, poisoning_rate=1.0).poison(labeled())
+    poisoned = BadNets(target=2, poisoning_rate=1.0, rate_of="eligible").poison(labeled())
     assert torch.equal(poisoned.mask, labeled().labels != 2)
 
 

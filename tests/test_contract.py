@@ -2,7 +2,7 @@
 
 import random
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -310,9 +310,9 @@ class PoisonsTheCaller(RightAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class PoisonsHalf(RightAttack):
-    def _choose(self, labels, generator):
-        mask, covers = Attack._choose(self, labels, generator)
-        return mask & (torch.arange(len(mask)) % 2 == 0), covers
+    def choose(self, labels, generator, taken=None):
+        choice = Attack.choose(self, labels, generator, taken)
+        return replace(choice, poisoned=choice.poisoned & (torch.arange(len(labels)) % 2 == 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,13 +328,34 @@ class PoisonsByChance(RightAttack):
         return Attack.poison(self, samples, seed=int(torch.randint(2**31, (1,))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainsInPlace(RightAttack):
+    def _train(self, model, samples, recipe, seed, progress):
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        return Attack._train(self, model, samples, recipe, seed, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsItsTrigger(RightAttack):
+    hidden: list = field(default_factory=list, repr=False, compare=False)
+
+    def _prepare(self, samples, generator):
+        return replace(self, hidden=[0.25])
+
+    def _stamp(self, images):
+        return (1 - images) * (self.hidden[0] if self.hidden else 1.0)
+
+
 WRONG_ATTACKS = {
     StampsInPlace: "stamped_images_are_images",
     StampsNothing: "stamped_images_are_images",
     LeavesTheRange: "stamped_images_are_images",
     PoisonsTheCaller: "poisoning_leaves_the_caller_alone",
     PoisonsHalf: "poisoning_rate_is_met",
-    MisplacesTheMask: "mask_marks_what_was_poisoned",
+    MisplacesTheMask: "only_what_is_marked_is_touched",
+    TrainsInPlace: "training_gives_a_model_and_leaves_the_caller_alone",
+    ForgetsItsTrigger: "what_was_learned_can_be_carried_over",
     PoisonsByChance: "same_seed_same_poison",
 }
 

@@ -1,17 +1,23 @@
-"""The attack contract: clean samples in, poisoned samples and their truth out."""
+"""The attack contract: clean samples in, poisoned samples or a backdoored model and their truth out."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
 
-from goodnet.core.params import check_ranges, param
+from goodnet.attacks._threat import ThreatModel
+from goodnet.core.classifier import Classifier
 from goodnet.core.registry import Card, Registry
 from goodnet.core.rng import isolated_rng
+from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld, ParameterError
+from goodnet.training import Recipe, fit
+
+_CHUNK = 1024  # images stamped at a time
 
 
 @dataclass(frozen=True)
@@ -20,31 +26,43 @@ class Poisoned:
 
     Attributes:
         samples: what the victim trains on.
-        mask: bool (N,), True where a sample was stamped.
-        attack: what did it.
+        mask: bool (N,), True where a sample was stamped to plant the backdoor.
+        covers: bool (N,), True where a sample was stamped and keeps its label, to hide it.
+        attack: what did it, with whatever trigger it has learned.
     """
 
     samples: Samples
     mask: Tensor
+    covers: Tensor
+    attack: "Attack"
+
+
+@dataclass(frozen=True)
+class Backdoored:
+    """A model with a backdoor, and the attack that can fire it."""
+
+    model: Classifier
     attack: "Attack"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
-    """All-to-one poisoning: a share of the set is stamped and labeled as the target.
+class Attack(ThreatModel, ABC):
+    """A threat model with a trigger. A method is a frozen dataclass of hyper-parameters with one hook, ``_stamp``.
+
+    The base class chooses samples, stamps them at 8 bits, relabels and clips. What the attacker must control is in the
+    card's needs: TRAINING_SET for poisoning, TRAINING for those who run the training themselves.
 
     Attributes:
-        target: the label that stamped images shall be given.
-        poisoning_rate: share of the whole set that is poisoned.
+        learned: arrays of a trigger that was learned from data (a generator's weights, a pattern); empty before.
     """
 
     card: ClassVar[Card]
 
-    target: int = param(0, low=0, doc="label that stamped images shall be given")
-    poisoning_rate: float = param(0.1, low=0.0, high=1.0, doc="share of the whole training set that is poisoned")
+    learned: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    def parts(self) -> tuple["Attack", ...]:
+        """The attacks, each with one trigger and one goal, that this one is made of."""
+        return (self,)
 
     @final
     def poison(self, samples: Samples, *, seed: int = 0) -> Poisoned:
@@ -52,37 +70,82 @@ class Attack(ABC):
 
         Raises:
             NotHeld: the samples have no labels.
-            ParameterError: the target is not among the labels, or the trigger does not fit the images.
+            ParameterError: a label is not among those of the samples, the trigger does not fit the images, or fewer
+                images than wanted may be poisoned.
         """
-        if samples.labels is None:
-            raise NotHeld(f"{self.card.name} needs labeled samples")
-        if len(samples) and self.target > int(samples.labels.max()):
-            raise ParameterError(f"target {self.target} is none of the labels 0 to {int(samples.labels.max())}")
+        labels = self._checked_labels(samples)
+        num_classes = int(labels.max()) + 1 if len(labels) else 1
         with isolated_rng(seed) as generator:
-            mask, covers = self._choose(samples.labels, generator)
-            images, labels = samples.images.clone(), samples.labels.clone()
-            stamped = mask | covers
-            images[stamped] = to_bytes(self.stamp(images[stamped].float() / 255))
-            labels[mask] = self.target
-        return Poisoned(replace(samples, images=images, labels=labels), mask, self)
+            ready = self._prepare(samples, generator)
+            images, new = samples.images.clone(), labels.clone()
+            mask, covers = torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels, dtype=torch.bool)
+            for part in ready.parts():
+                choice = part.choose(labels, generator, taken=mask | covers)
+                for touched, stamp in ((choice.poisoned, part._stamp_training), (choice.covers, part._stamp_cover)):
+                    for where in touched.nonzero()[:, 0].split(_CHUNK):
+                        stamped = stamp(images[where].float() / 255, labels[where], generator)
+                        images[where] = to_bytes(stamped)
+                new[choice.poisoned] = part.new_labels(labels[choice.poisoned], num_classes, generator)
+                mask, covers = mask | choice.poisoned, covers | choice.covers
+        return Poisoned(replace(samples, images=images, labels=new), mask, covers, ready)
 
     @final
+    @torch.no_grad()
     def stamp(self, images: Tensor) -> Tensor:
-        """Float images (N, C, H, W) in [0, 1] with the trigger on them."""
-        return self._stamp(images).clamp(0, 1)
+        """Float images (N, C, H, W) in [0, 1] with the trigger of an attack at test time on them."""
+        chunks = [self._stamp(chunk).clamp(0, 1) for chunk in images.split(_CHUNK)]
+        return torch.cat(chunks) if chunks else images.clone()
 
-    def _choose(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(samples that are stamped and relabeled, samples that are stamped and keep their label), bool (N,)."""
-        count = round(self.poisoning_rate * len(labels))
-        candidates = (labels != self.target).nonzero()[:, 0]
-        chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
-        mask = torch.zeros(len(labels), dtype=torch.bool)
-        mask[chosen] = True
-        return mask, torch.zeros_like(mask)
+    @final
+    def train(
+        self,
+        model: Classifier,
+        samples: Samples,
+        recipe: Recipe = Recipe(),  # noqa: B008 - a frozen value
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Backdoored:
+        """A backdoored copy of ``model``, trained on ``samples`` as this attack does it; both are left alone.
+
+        Raises:
+            NotHeld, ParameterError: as ``poison``.
+        """
+        self._checked_labels(samples)
+        return self._train(model, samples, recipe, seed, progress)
+
+    def _checked_labels(self, samples: Samples) -> Tensor:
+        if samples.labels is None:
+            raise NotHeld(f"{self.card.name} needs labeled samples")
+        last = int(samples.labels.max()) if len(samples) else 0
+        for part in self.parts():
+            for name, label in (("target", part.target), ("source", part.source)):
+                if label is not None and label > last and len(samples):
+                    raise ParameterError(f"{name} {label} is none of the labels 0 to {last}")
+        return samples.labels
 
     @abstractmethod
     def _stamp(self, images: Tensor) -> Tensor:
         """Put the trigger on float images in [0, 1]; the caller clips."""
+
+    def _prepare(self, samples: Samples, generator: torch.Generator) -> Self:
+        """This attack with its trigger ``learned`` from the samples, where it has one to learn."""
+        return self
+
+    def _stamp_training(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Stamp what the victim trains on, where that differs from test time; ``labels`` are the true ones."""
+        return self._stamp(images)
+
+    def _stamp_cover(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Stamp the samples that keep their labels."""
+        return self._stamp_training(images, labels, generator)
+
+    def _train(
+        self, model: Classifier, samples: Samples, recipe: Recipe, seed: int, progress: Progress | None
+    ) -> Backdoored:
+        """Train the victim: on poisoned samples, unless the attacker runs the training."""
+        poisoned = self.poison(samples, seed=seed)
+        return Backdoored(fit(model, poisoned.samples, recipe, seed=seed, progress=progress), poisoned.attack)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -19,6 +19,11 @@ def param(
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": choices, "doc": doc})
 
 
+def parameters_of(method: Any) -> dict[str, Any]:
+    """The hyper-parameters of a method by name: with them, and its name, it can be made again."""
+    return {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if "doc" in field.metadata}
+
+
 def check_ranges(method: Any) -> None:
     """Raise ParameterError, naming the field, if any field of the dataclass ``method`` is out of its range.
 

@@ -1,4 +1,4 @@
-"""Solid rectangles: the BadNets sticker."""
+"""Solid squares and scattered pixels: the BadNets sticker."""
 
 import torch
 from torch import Tensor
@@ -23,8 +23,17 @@ def patch_mask(height: int, width: int, size: int, row: int, column: int) -> Ten
     return mask
 
 
+def four_pixels(square: Tensor) -> Tensor:
+    """The mask (H, W) of a 3x3 square thinned to the four pixels of the pattern of the BadNets paper."""
+    top, left = (int(place) for place in square.nonzero()[0])
+    mask = torch.zeros_like(square)
+    for row, column in ((0, 2), (1, 1), (2, 0), (2, 2)):
+        mask[top + row, left + column] = 1
+    return mask
+
+
 def solid_patch(images: Tensor, mask: Tensor, color: tuple[float, ...]) -> Tensor:
-    """The images with ``color`` (one value per channel, or one for all) where ``mask`` (H, W) is one.
+    """The images with ``color`` (one value per channel, or one for all) where ``mask``, (H, W) or (N, 1, H, W), is one.
 
     Raises:
         ParameterError: the number of colors is neither one nor that of the channels.
