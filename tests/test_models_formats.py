@@ -19,8 +19,15 @@ from torch import nn
 from goodnet import load_model
 from goodnet.errors import GoodnetError, UnreadableModel, UnsafeFile
 from goodnet.models import architectures, formats, keras_graph
+from goodnet.models.file_safety import require_safe
 
 Writer = Callable[[Path], object]
+KINDS = {".pth": "torch zip", ".pt": "torch zip", ".safetensors": "safetensors", ".npz": "npz", ".h5": "hdf5"}
+
+
+def read(path: Path) -> formats.ModelFile:
+    """By the reader that the name stands for, whatever the scan says."""
+    return formats.read(path, KINDS[path.suffix])
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -127,9 +134,8 @@ def cyclic_h5(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Writer, str]] = {
-    "nothing": ("a.pth", lambda path: path.write_bytes(b""), "no model file that goodnet reads"),
-    "a text": ("a.pth", lambda path: path.write_text("hello, this is no model"), "no model file that goodnet reads"),
-    "ONNX": ("a.onnx", lambda path: path.write_bytes(b"\x08\x07\x12\x07pytorch"), "ONNX is not yet supported"),
+    "nothing": ("a.pth", lambda path: path.write_bytes(b""), "cannot be read as a torch zip file"),
+    "a text": ("a.pth", lambda path: path.write_text("hello, this is no model"), "cannot be read as a torch zip file"),
     "a whole module": ("a.pth", pickled_module, "holds a pickled torch.nn"),
     "TorchScript": ("a.pt", lambda path: torchscript(path), "is TorchScript, which is code"),
     "a storage larger than its record": ("a.pth", inflated_torch, "cannot be read as a torch checkpoint"),
@@ -202,7 +208,7 @@ def test_the_readers_refuse_it_also_without_the_scan_before_them(name: str, tmp_
     file, write, message = REFUSED[name]
     write(tmp_path / file)
     with pytest.raises((UnreadableModel, UnsafeFile), match=message):
-        formats.read(tmp_path / file)
+        read(tmp_path / file)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -213,13 +219,21 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_pickled_module_is_told_to_save_a_state_dict(tmp_path: Path) -> None:
     pickled_module(tmp_path / "a.pth")
     with pytest.raises(UnsafeFile, match=r"torch.nn.modules.container.Sequential.*torch.save\(model.state_dict\(\)"):
-        formats.read(tmp_path / "a.pth")
+        read(tmp_path / "a.pth")
 
 
-def test_onnx_is_said_to_be_not_yet_supported(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
-    with pytest.raises(UnreadableModel, match="ONNX is not yet supported"):
-        formats.read(tmp_path / "a.onnx")
+def test_what_is_safe_and_no_model_is_refused_by_its_kind(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 3)))
+    with pytest.raises(UnreadableModel, match=r"a.npy is of kind 'npy'; goodnet reads .*npz"):
+        load_model(tmp_path / "a.npy")
+
+
+def test_the_content_and_not_the_name_tells_the_format(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "zip.h5")
+    torch.save(state(), tmp_path / "legacy.npz", _use_new_zipfile_serialization=False)
+    save_file(state(), tmp_path / "a.pth")
+    found = {path.name: load_model(path).origin.format for path in tmp_path.iterdir()}
+    assert found == {"zip.h5": "torch zip", "legacy.npz": "torch legacy", "a.pth": "safetensors"}
 
 
 def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
@@ -233,7 +247,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
         file["c/c/kernel"] = np.ones((5, 5, 1, 16), "f4")
     for path in list(tmp_path.iterdir()):
         whole = path.read_bytes()
-        formats.read(path)
+        formats.read(path, require_safe(path).kind)
         for share in (0.01, 0.3, 0.6, 0.9, 0.999):
             path.write_bytes(whole[: int(len(whole) * share)])
             with pytest.raises(GoodnetError, match=path.name):
@@ -242,15 +256,15 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path) -> None:
 
 def test_half_precision_and_double_become_single(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", h=np.ones(3, "f2"), d=np.ones(3), i=np.ones(3, "i2"), big=np.ones(3, ">f4"))
-    dtypes = {name: value.dtype for name, value in formats.read(tmp_path / "a.npz").arrays.items()}
+    dtypes = {name: value.dtype for name, value in read(tmp_path / "a.npz").arrays.items()}
     assert dtypes == {"h": torch.float32, "d": torch.float32, "i": torch.int64, "big": torch.float32}
     save_file({"b": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
-    assert formats.read(tmp_path / "a.safetensors").arrays["b"].dtype == torch.float32
+    assert read(tmp_path / "a.safetensors").arrays["b"].dtype == torch.float32
 
 
 def test_arrays_are_copies_that_outlive_the_file(tmp_path: Path) -> None:
     torch.save({"a.weight": torch.ones(64, 64)}, tmp_path / "a.pth")
-    array = formats.read(tmp_path / "a.pth").arrays["a.weight"]
+    array = read(tmp_path / "a.pth").arrays["a.weight"]
     (tmp_path / "a.pth").write_bytes(bytes((tmp_path / "a.pth").stat().st_size))
     assert array.sum() == 64 * 64
 
@@ -262,7 +276,7 @@ def test_names_of_many_layers_spread_over_attributes_are_joined(tmp_path: Path) 
             group = file.create_group(f"l{number}")
             group.attrs["weight_names"] = [b"x/kernel:0"]
             group["x/kernel:0"] = np.ones((2, 2), "f4")
-    assert list(formats.read(tmp_path / "a.h5").arrays) == ["l0/x/kernel", "l1/x/kernel", "l2/x/kernel"]
+    assert list(read(tmp_path / "a.h5").arrays) == ["l0/x/kernel", "l1/x/kernel", "l2/x/kernel"]
 
 
 GRAPHS: dict[str, tuple[Any, str]] = {
@@ -404,7 +418,7 @@ def test_a_pickle_that_calls_something_is_never_run(tmp_path: Path) -> None:
 
     for protocol in (2, 4):
         (tmp_path / "a.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol))
-        for load in (load_model, formats.read):
+        for load in (load_model, lambda path: formats.read(path, "torch legacy pickle")):
             with pytest.raises((UnsafeFile, UnreadableModel)):
                 load(tmp_path / "a.pth")
     assert not (tmp_path / "run").exists()

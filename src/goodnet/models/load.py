@@ -52,8 +52,8 @@ def load_model(
         UsageError: ``arch`` or ``input_shape`` for a folder of ``save_model``, which knows them.
     """
     path = Path(path)
-    sha256 = require_safe(path).sha256
-    file = formats.read(path)
+    scanned = require_safe(path)
+    file = formats.read(path, scanned.kind)
     if file.description is not None:
         if arch is not None or input_shape is not None:
             raise UsageError(f"{path} is a saved model, which knows its architecture and input shape; leave them out")
@@ -63,7 +63,7 @@ def load_model(
     else:
         classifier = _weights(path, file, arch, input_shape)
     if file.description is None:
-        classifier.origin = replace(classifier.origin, file=str(path), sha256=sha256, format=file.format)
+        classifier.origin = replace(classifier.origin, file=str(path), sha256=scanned.sha256, format=file.format)
     classifier.preprocessing = _preprocessing(
         classifier.preprocessing, classifier.input_shape[0], input_range, mean, std, channel_order
     )

@@ -1,7 +1,6 @@
 """Model files of strangers, one module per format: arrays by name, and a graph where the file has one. Nothing runs."""
 
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goodnet.errors import UnreadableModel
@@ -10,50 +9,24 @@ from goodnet.models.formats._base import ModelFile, reading
 
 __all__ = ["ModelFile", "read", "reading"]
 
-_READABLE = (
-    ".pt .pth .tar .bin (torch), .safetensors, .npz, .h5 .hdf5 .keras (Keras), or a folder of goodnet.save_model"
-)
-_NOT_YET = {".onnx": "ONNX", ".pb": "TensorFlow", ".tflite": "TensorFlow Lite", ".mlmodel": "Core ML"}
+_READERS: Mapping[str, Callable[[Path], ModelFile]] = {
+    "torch zip": torch_file.read_zip,
+    "torch legacy pickle": torch_file.read_legacy,
+    "safetensors": safetensors_file.read,
+    "npz": npz_file.read,
+    "hdf5": keras_hdf5.read,
+    "keras zip": keras_hdf5.read_archive,
+    "folder": folder.read,
+}
 
 
-def read(path: Path) -> ModelFile:
-    """The arrays and the graph of a model file; its first bytes, not its name, tell the format.
+def read(path: Path, kind: str) -> ModelFile:
+    """The arrays and the graph of a model file of this ``kind``, which is what the scan judged: ``SafetyReport.kind``.
 
     Raises:
-        UnreadableModel: no such file, or none that goodnet reads, or damaged.
+        UnreadableModel: a kind that holds no model, or damaged.
         UnsafeFile: loading it would run code.
     """
-    if path.is_dir():
-        return folder.read(path)
-    if not path.is_file():
-        raise UnreadableModel(f"there is no model file {path}")
-    return _reader(path)(path)
-
-
-def _reader(path: Path) -> Callable[[Path], ModelFile]:
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start.startswith(b"PK\x03\x04"):
-        return _zip_reader(path)
-    if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return keras_hdf5.read
-    if start[8:9] == b"{":
-        return safetensors_file.read
-    if path.suffix.lower() in _NOT_YET:
-        raise UnreadableModel(
-            f"{path}: {_NOT_YET[path.suffix.lower()]} is not yet supported; goodnet reads {_READABLE}"
-        )
-    if start[:1] == b"\x80":  # the first opcode of a pickle
-        return torch_file.read
-    raise UnreadableModel(f"{path} is no model file that goodnet reads: {_READABLE}")
-
-
-def _zip_reader(path: Path) -> Callable[[Path], ModelFile]:
-    """torch, Keras 3 and numpy all write zip files; what lies in them tells which."""
-    with reading(path, "a zip file"), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if {"config.json", "model.weights.h5"} <= set(names):
-        return keras_hdf5.read_archive
-    if names and all(name.endswith(".npy") for name in names):
-        return npz_file.read
-    return torch_file.read
+    if kind not in _READERS:
+        raise UnreadableModel(f"{path} is of kind {kind!r}; goodnet reads models of the kinds {', '.join(_READERS)}")
+    return _READERS[kind](path)

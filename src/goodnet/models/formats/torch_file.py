@@ -19,29 +19,34 @@ _WRAPPINGS = ("state_dict", "model_state_dict", "net", "model", "network", "mode
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
-def read(path: Path) -> ModelFile:
+def read_zip(path: Path) -> ModelFile:
     """The state dict in a file of ``torch.save``.
 
     Raises:
         UnsafeFile: the file holds objects other than tensors and plain containers, such as a whole pickled model.
         UnreadableModel: truncated, absurd, TorchScript, or no weights in it.
     """
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    if is_zip:
-        _check_zip(path)
+    _check_zip(path)
+    # a memory map reads no further than the file, whatever sizes the pickle claims
+    return ModelFile("torch zip", _read(path, mmap=True), layout="torch")
+
+
+def read_legacy(path: Path) -> ModelFile:
+    """The same for a file of ``torch.save`` before torch 1.6."""
+    return ModelFile("torch legacy", _read(path, mmap=False), layout="torch")
+
+
+def _read(path: Path, mmap: bool) -> dict[str, Tensor]:
     with reading(path, "a torch checkpoint"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own storage classes
         try:
-            # a memory map reads no further than the file, whatever sizes the pickle claims
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as error:
             raise _refusal(path, str(error)) from error
         arrays = _strip_prefixes(_state_dict(path, content))
         if len(arrays) > MAX_ARRAYS:
             raise UnreadableModel(f"{path} holds {len(arrays):,} arrays; that is no network")
-        copied = {name: _dense(path, name, value) for name, value in arrays.items()}
-    return ModelFile("torch zip" if is_zip else "torch legacy", copied, layout="torch")
+        return {name: _dense(path, name, value) for name, value in arrays.items()}
 
 
 def _check_zip(path: Path) -> None:
