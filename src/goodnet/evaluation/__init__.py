@@ -1,0 +1,45 @@
+"""Where truth meets a result: metrics that keep their counts. ``docs/metrics.md`` defines each of them."""
+
+from goodnet.evaluation.auroc import Ranking, ranking, roc_points
+from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
+from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
+from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
+from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
+from goodnet.evaluation.seeds import Spread, paired_difference, spread
+from goodnet.evaluation.stamped import (
+    NPlusOneRates,
+    attack_success,
+    n_plus_one_on_clean,
+    n_plus_one_on_stamped,
+    recovered_accuracy,
+)
+
+__all__ = [
+    "Change",
+    "Evaluation",
+    "NPlusOneRates",
+    "OperatingPoint",
+    "Outcome",
+    "Ranking",
+    "Rate",
+    "Removal",
+    "Spread",
+    "accuracy_per_class",
+    "at_false_positive_rate",
+    "at_threshold",
+    "attack_success",
+    "clean_accuracy",
+    "defense_effectiveness",
+    "evaluate",
+    "harm_per_class",
+    "measure",
+    "n_plus_one_on_clean",
+    "n_plus_one_on_stamped",
+    "paired_difference",
+    "ranking",
+    "recovered_accuracy",
+    "removal",
+    "repair_succeeded",
+    "roc_points",
+    "spread",
+]
