@@ -202,6 +202,12 @@ CASES = {f"bypass-{name}": _bypass(name) for name in BYPASSES} | {
         "a whole pickled model (class models.Net)",
         EXECUTES,
     ),
+    "own-model-object": _in_zip(
+        "the same in protocol 1: `OBJ`",
+        b"]" + b"(cmodels\nNet\no}" + text("_modules") + b"}sba",
+        "a whole pickled model (class models.Net)",
+        EXECUTES,
+    ),
     "persistent-module": _in_zip(
         "source code in a persistent id",
         b"(" + text("module") + b"cmodels\nNet\n" + text("net.py") + text("import os") + b"tQ",
