@@ -1,0 +1,116 @@
+"""Shares that keep their counts: accuracy, for all images and for each class, and what a defense changed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from goodnet.errors import ParameterError
+from goodnet.evaluation._arrays import Values, labels_of, same_length
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with what it was counted from.
+
+    Attributes:
+        hits: how many; 0..count.
+        count: out of how many; 0 when there was nothing to count.
+    """
+
+    hits: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hits <= self.count:
+            raise ParameterError(f"hits must be in [0, count], got {self.hits} of {self.count}")
+
+    @classmethod
+    def of(cls, hit: NDArray[np.bool_]) -> "Rate":
+        """How many are True, out of all."""
+        return cls(int(hit.sum()), len(hit))
+
+    @property
+    def value(self) -> float | None:
+        """The share in [0, 1]; None when nothing was counted."""
+        return self.hits / self.count if self.count else None
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """The exact binomial interval of Clopper and Pearson (Biometrika 1934); None when nothing was counted."""
+        check_confidence(confidence)
+        if not self.count:
+            return None
+        low, high = binomtest(self.hits, self.count).proportion_ci(confidence, method="exact")
+        return float(low), float(high)
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, share and 95 % interval as JSON values."""
+        interval = self.interval()
+        return {
+            "hits": self.hits,
+            "count": self.count,
+            "value": self.value,
+            "interval_95": None if interval is None else list(interval),
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One rate without and with a defense."""
+
+    before: Rate
+    after: Rate
+
+    @property
+    def drop(self) -> float | None:
+        """Before minus after, in [-1, 1]: positive when the rate went down; None when one of them is of nothing."""
+        before, after = self.before.value, self.after.value
+        return None if before is None or after is None else before - after
+
+
+def clean_accuracy(answers: Values, labels: Values) -> Rate:
+    """Images without a trigger that are answered with their label.
+
+    Args:
+        answers: int (N,), the model's; N + 1 models may answer N, which is never right.
+        labels: int (N,), the true ones.
+
+    Raises:
+        ParameterError: the lengths differ, or these are no classes.
+    """
+    given, true = _answers_and_labels(answers, labels)
+    return Rate.of(given == true)
+
+
+def accuracy_per_class(answers: Values, labels: Values) -> dict[int, Rate]:
+    """Class → accuracy on its images, for the classes that occur in ``labels``; arguments as in ``clean_accuracy``."""
+    given, true = _answers_and_labels(answers, labels)
+    return {int(label): Rate.of(given[true == label] == label) for label in np.unique(true)}
+
+
+def harm_per_class(before: Values, after: Values, labels: Values) -> dict[int, Change]:
+    """Class → its accuracy before and after a defense, on the same images; a positive ``drop`` is harm.
+
+    Args:
+        before, after: int (N,), answers of the model without and with the defense.
+        labels: int (N,), the true ones.
+
+    Raises:
+        ParameterError: the lengths differ, or these are no classes.
+    """
+    accuracy_before, accuracy_after = accuracy_per_class(before, labels), accuracy_per_class(after, labels)
+    return {label: Change(accuracy_before[label], accuracy_after[label]) for label in accuracy_before}
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ParameterError unless ``confidence`` is between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ParameterError(f"confidence must be between 0 and 1, got {confidence!r}")
+
+
+def _answers_and_labels(answers: Values, labels: Values) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    given, true = labels_of("answers", answers), labels_of("labels", labels)
+    same_length(answers=given, labels=true)
+    return given, true
