@@ -2,6 +2,7 @@
 
 from goodnet.evaluation.auroc import Ranking, ranking, roc_points
 from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
+from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
 from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
 from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
 from goodnet.evaluation.seeds import Spread, paired_difference, spread
@@ -15,8 +16,10 @@ from goodnet.evaluation.stamped import (
 
 __all__ = [
     "Change",
+    "Evaluation",
     "NPlusOneRates",
     "OperatingPoint",
+    "Outcome",
     "Ranking",
     "Rate",
     "Removal",
@@ -27,7 +30,9 @@ __all__ = [
     "attack_success",
     "clean_accuracy",
     "defense_effectiveness",
+    "evaluate",
     "harm_per_class",
+    "measure",
     "n_plus_one_on_clean",
     "n_plus_one_on_stamped",
     "paired_difference",
