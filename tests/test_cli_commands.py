@@ -214,8 +214,11 @@ def test_list_shows_every_role_and_its_parameters(call: Call) -> None:
 def test_bank_add_appends_a_net_once_and_says_why_not_twice(
     call: Call, models: Path, hostile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = lambda: NeuralCleanse(steps=60, images=8, scales=(1,))  # noqa: E731
-    monkeypatch.setitem(auditors._methods, "neural-cleanse", quick)
+    class Quick(NeuralCleanse):
+        def __init__(self) -> None:
+            super().__init__(steps=60, images=8, scales=(1,))
+
+    monkeypatch.setitem(auditors._methods, "neural-cleanse", Quick)
     words = ["--data", "digits", "--limit", "60"]
     first = call("bank", "add", models / "clean", *words)
     assert first.exit_code == 0

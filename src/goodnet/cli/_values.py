@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from goodnet.core.registry import unknown_name
@@ -24,7 +25,7 @@ def duration(written: str) -> float:
     return seconds
 
 
-def settings(method: type[Any], written: list[str]) -> dict[str, Any]:
+def settings(method: type[Any], written: Sequence[str]) -> dict[str, Any]:
     """Hyper-parameters of the dataclass ``method`` from "name=value" words; the type is that of the default.
 
     Raises:

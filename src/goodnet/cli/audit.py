@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from goodnet.cli import _options, _outcome
+from goodnet.cli._look import ready
 from goodnet.cli._progress import progress_bar
-from goodnet.cli._values import duration, settings
+from goodnet.cli._values import duration
 from goodnet.errors import GoodnetError, ParameterError, UsageError
 
 if TYPE_CHECKING:
@@ -64,25 +65,10 @@ def audit(
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; give a folder for the report")
 
-    from goodnet.audit._base import auditors
-    from goodnet.audit.files import audit_file, check_device, require_data
-
-    chosen = auditors[method]
-    auditor = chosen(**settings(chosen, set_ or []))
-    require_data(auditor, data)
-    check_device(device)
-    look = partial(
-        audit_file,
-        auditor=auditor,
-        data=data,
-        limit=limit,
-        arch=arch,
-        input_range=input_range,
-        device=device,
-        seed=seed,
-        budget=seconds,
-        alpha=alpha,
+    look = ready(
+        method, set_ or (), data=data, limit=limit, arch=arch, input_range=input_range, device=device, seed=seed
     )
+    look = partial(look, budget=seconds, alpha=alpha)
     items = []
     for path in files:
         items.append(_audited(path, look, silent=as_json))

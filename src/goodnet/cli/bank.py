@@ -1,16 +1,18 @@
 """goodnet bank: clean nets of one's own kind, so that p-values mean something for it."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from goodnet.cli import _options, _outcome
+from goodnet.cli._look import ready
 from goodnet.cli._progress import progress_bar
 from goodnet.errors import GoodnetError, UsageError
 
 if TYPE_CHECKING:
+    from functools import partial
+
     from goodnet.audit._bank import BankEntry
     from goodnet.audit.files import FileAudit
 
@@ -51,22 +53,7 @@ def add(
       1  a file would execute something
       2  a file cannot be read or was not added, or wrong usage
     """
-    from goodnet.audit._base import auditors
-    from goodnet.audit.files import audit_file, check_device, require_data
-
-    auditor = auditors[method]()
-    require_data(auditor, data)
-    check_device(device)
-    look = partial(
-        audit_file,
-        auditor=auditor,
-        data=data,
-        limit=limit,
-        arch=arch,
-        input_range=input_range,
-        device=device,
-        seed=seed,
-    )
+    look = ready(method, data=data, limit=limit, arch=arch, input_range=input_range, device=device, seed=seed)
     codes = []
     for path in files:
         try:
