@@ -1,11 +1,14 @@
 """From a model, images and a verdict to what a report is written from."""
 
+from pathlib import Path
+
 import torch
 from test_report_examples import trigger, verdict
 from torch import Tensor, nn
 
 from goodnet.core.classifier import Classifier, Origin
 from goodnet.core.samples import Samples
+from goodnet.models.file_safety import Finding, SafetyReport
 from goodnet.report.audited import MOST_TRIGGERS, audited, stamped_images
 
 
@@ -54,13 +57,21 @@ def test_examples_are_fitted_to_the_model() -> None:
 
 
 def test_an_audited_file_knows_what_its_model_and_images_know() -> None:
-    made = audited(verdict(True, targets=(0,), triggers=(trigger(0),)), model(), samples([1, 2, 3]), size_bytes=9)
-    assert (made.file, made.sha256, made.size_bytes) == ("corner.pt", "cd" * 32, 9)
+    made = audited(verdict(True, targets=(0,), triggers=(trigger(0),)), model(), samples([1, 2, 3]))
+    assert (made.file, made.sha256, made.size_bytes) == ("corner.pt", "cd" * 32, None)
     assert made.held is not None
     assert (made.held.count, made.held.labeled, made.held.notes) == (3, True, ("1 file was skipped",))
     assert made.model is not None
     assert (made.model.format, made.model.notes) == ("torch zip", ("found by shapes",))
     assert len(made.examples) == 1
+
+
+def test_file_and_sha256_are_those_of_what_was_scanned_and_not_of_the_models_source() -> None:
+    note = Finding("note", "", "", "2 other files are not read")
+    scanned = SafetyReport(Path("saved"), "folder", "ef" * 32, 99, (note,))
+    made = audited(verdict(False), model(), scanned=scanned)
+    assert (made.file, made.sha256, made.size_bytes) == ("saved", "ef" * 32, 99)
+    assert made.file_findings == ("2 other files are not read",)
 
 
 def test_class_names_come_from_the_model_before_the_images() -> None:

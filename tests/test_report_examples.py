@@ -1,5 +1,7 @@
 """Verdicts and audited files with invented but plausible numbers, for the tests of the report."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from goodnet.audit._base import LabelFinding, Trigger, Verdict
 from goodnet.core.classifier import Preprocessing
 from goodnet.core.run import Provenance
 from goodnet.errors import UnreadableModel, UnsafeFile, UsageError
+from goodnet.models.file_safety import SafetyReport
 from goodnet.report.audited import AuditedFile, HeldImages, ModelDescription, StampedImages, refused
 
 HOSTILE_FILE = '/models/<script>alert("1")</script>&\u202egnp.h5'
@@ -145,7 +148,7 @@ def inconclusive() -> AuditedFile:
 
 def unsafe() -> AuditedFile:
     error = UnsafeFile("evil.pt would execute code:\n  evil.pt: os.system\nAsk the author.", ("evil.pt: os.system",))
-    return refused(error, file="evil.pt", sha256="ab" * 32, size_bytes=1234)
+    return refused(error, file="evil.pt", scanned=SafetyReport(Path("evil.pt"), "pickle", "ab" * 32, 1234))
 
 
 def unreadable() -> AuditedFile:

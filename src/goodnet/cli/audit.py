@@ -1,7 +1,6 @@
 """goodnet audit: is there a backdoor in these model files?"""
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,19 +80,14 @@ def _audited(path: Path, look: "partial[FileAudit]", *, silent: bool) -> "Audite
     from goodnet.models.file_safety import scan_file
     from goodnet.report.audited import audited, refused
 
-    sha256, size = "", None
-    findings: tuple[str, ...] = ()
+    scanned = None
     try:
-        safety = scan_file(path)
-        sha256, size, findings = safety.sha256, safety.size_bytes, tuple(map(str, safety.findings))
+        scanned = scan_file(path)
         with progress_bar(path.name, silent=silent) as progress:
             result = look(path, progress=progress)
     except GoodnetError as error:
-        return refused(error, file=str(path), sha256=sha256, size_bytes=size, file_findings=findings)
-    item = audited(
-        result.verdict, result.model, result.samples, file=str(path), size_bytes=size, file_findings=findings
-    )
-    return replace(item, sha256=sha256)  # of what was given, where a saved model tells that of its source
+        return refused(error, file=str(path), scanned=scanned)
+    return audited(result.verdict, result.model, result.samples, scanned=scanned)
 
 
 def _tell(item: "AuditedFile", *, silent: bool) -> None:

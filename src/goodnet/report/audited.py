@@ -10,6 +10,7 @@ from goodnet.audit._base import Trigger, Verdict
 from goodnet.core.classifier import Classifier, Preprocessing, predictions
 from goodnet.core.samples import Samples
 from goodnet.errors import GoodnetError, UnsafeFile, UsageError
+from goodnet.models.file_safety import SafetyReport
 
 EXAMPLES = 6
 MOST_TRIGGERS = 8  # shown; a page with hundreds of them is read by nobody
@@ -110,9 +111,7 @@ def audited(
     model: Classifier,
     samples: Samples | None = None,
     *,
-    file: str = "",
-    size_bytes: int | None = None,
-    file_findings: tuple[str, ...] = (),
+    scanned: SafetyReport | None = None,
 ) -> AuditedFile:
     """A file with a verdict; stamps the triggers on some of the samples and asks the model.
 
@@ -120,9 +119,8 @@ def audited(
         verdict: what an auditor said about the model.
         model: as it was audited.
         samples: the images that the auditor held; without them the report shows no examples.
-        file: as the user gave it; "" for what the model's origin says.
-        size_bytes: of the file.
-        file_findings: one line each.
+        scanned: what the scan said about the file that was given. Without it file and sha256 are those of the model's
+            origin, which for a folder of ``save_model`` is the file that the network first came from, if any.
     """
     held: HeldImages | None = None
     examples: tuple[StampedImages, ...] = ()
@@ -134,36 +132,32 @@ def audited(
         if not class_names and len(samples.class_names) == model.num_classes:
             class_names = samples.class_names  # of other pictures' classes the names would be wrong
     return AuditedFile(
-        file=file or model.origin.file,
-        sha256=model.origin.sha256,
-        size_bytes=size_bytes,
+        file=model.origin.file if scanned is None else str(scanned.file),
+        sha256=model.origin.sha256 if scanned is None else scanned.sha256,
+        size_bytes=None if scanned is None else scanned.size_bytes,
         verdict=verdict,
         model=ModelDescription.of(model),
         held=held,
         class_names=class_names,
-        file_findings=file_findings,
+        file_findings=_lines(scanned),
         examples=examples,
     )
 
 
-def refused(
-    error: GoodnetError,
-    *,
-    file: str,
-    sha256: str = "",
-    size_bytes: int | None = None,
-    file_findings: tuple[str, ...] = (),
-) -> AuditedFile:
+def refused(error: GoodnetError, *, file: str, scanned: SafetyReport | None = None) -> AuditedFile:
     """A file that was not audited: it would execute something, or cannot be read as a model."""
-    findings = file_findings or (error.findings if isinstance(error, UnsafeFile) else ())
     return AuditedFile(
         file=file,
-        sha256=sha256,
-        size_bytes=size_bytes,
+        sha256="" if scanned is None else scanned.sha256,
+        size_bytes=None if scanned is None else scanned.size_bytes,
         error=str(error) or type(error).__name__,
         error_type=type(error).__name__,
-        file_findings=findings,
+        file_findings=_lines(scanned) or (error.findings if isinstance(error, UnsafeFile) else ()),
     )
+
+
+def _lines(scanned: SafetyReport | None) -> tuple[str, ...]:
+    return () if scanned is None else tuple(map(str, scanned.findings))
 
 
 def stamped_images(model: Classifier, trigger: Trigger, samples: Samples, count: int = EXAMPLES) -> StampedImages:
