@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from goodnet.errors import ParameterError
+from goodnet.core.registry import unknown_name
+from goodnet.errors import ParameterError, UnknownName
+
+T = TypeVar("T")
 
 
 def param(
@@ -22,6 +25,29 @@ def param(
 def parameters_of(method: Any) -> dict[str, Any]:
     """The hyper-parameters of a method by name: with them, and its name, it can be made again."""
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if "doc" in field.metadata}
+
+
+def make(method: type[T], parameters: Mapping[str, Any], role: str = "method") -> T:
+    """The ``method`` with these hyper-parameters, as JSON and TOML have them (lists for tuples, 1 for 1.0).
+
+    Raises:
+        UnknownName: this ``role`` has no such parameter.
+        ParameterError: a value is out of its range.
+    """
+    assert dataclasses.is_dataclass(method)
+    fields = {field.name: field for field in dataclasses.fields(method) if "doc" in field.metadata}
+    for name in parameters:
+        if name not in fields:
+            raise UnknownName(unknown_name(f"parameter of {role}", name, tuple(fields)))
+    return method(**{name: _as(value, fields[name].default) for name, value in parameters.items()})
+
+
+def _as(value: Any, like: Any) -> Any:
+    """``value`` as a tuple or float where the default is one."""
+    if isinstance(value, list | tuple):
+        return tuple(_as(one, like[0] if isinstance(like, tuple) and like else None) for one in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(like, float) else value
 
 
 def check_ranges(method: Any) -> None:

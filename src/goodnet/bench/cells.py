@@ -1,0 +1,159 @@
+"""What benchmarks are made of: a row of a suite → its cells, and how each kind of cell is computed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from goodnet.attacks import Attack, attacks, load_attack, save_attack
+from goodnet.audit._base import auditors
+from goodnet.bench.datasets import DataSpec, open_data
+from goodnet.bench.record import Cell
+from goodnet.bench.store import Store
+from goodnet.core.classifier import Classifier
+from goodnet.core.defender import Defender
+from goodnet.core.params import make, parameters_of
+from goodnet.core.samples import Samples
+from goodnet.errors import UsageError
+from goodnet.evaluation import measure
+from goodnet.models import architectures
+from goodnet.models.load import load_model
+from goodnet.models.save import save_model
+from goodnet.training import Recipe, fit
+
+_NAMED = str | dict[str, JsonValue]  # "badnets", or {name = "badnets", size = 4}
+
+
+class Row(BaseModel):
+    """One row of a suite.
+
+    Attributes:
+        data: what is trained and tested on.
+        architecture: name, and options after it.
+        attack: name and parameters, or "none".
+        recipe: how the net is trained.
+        audit: name and parameters of an auditor that judges the net, or "none".
+        held: clean images that the defender holds; they are drawn from the test images and never measured on.
+        seed: of poisoning, initial weights, training and defense.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str | DataSpec
+    architecture: str
+    attack: _NAMED = "none"
+    recipe: dict[str, JsonValue] = {}
+    audit: _NAMED = "none"
+    held: int = Field(500, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+def cell_of(values: Mapping[str, JsonValue]) -> Cell:
+    """The last cell of a row; it names those that it needs.
+
+    Raises:
+        UsageError: the row has an unknown key, method or parameter.
+    """
+    try:
+        row = Row.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"a row of the suite is wrong: {wrong}") from None
+    data = DataSpec.model_validate({"name": row.data}) if isinstance(row.data, str) else row.data
+    trained: dict[str, JsonValue] = {
+        "data": data.model_dump(),
+        "architecture": row.architecture,
+        "attack": _described(row.attack, attacks, "attack"),
+        "recipe": _plain(parameters_of(make(Recipe, row.recipe, "the recipe"))),
+        "seed": row.seed,
+    }
+    model = Cell("model", trained)
+    audit = _described(row.audit, auditors, "auditor")
+    if audit is None:
+        return model
+    judged: dict[str, JsonValue] = {"model": trained, "audit": audit, "held": row.held, "seed": row.seed}
+    return Cell("audit", judged, needs=(model,))
+
+
+def perform(cell: Cell, folder: Path, store: Store, data: Path | None = None) -> dict[str, JsonValue]:
+    """Compute one cell; ``data`` is the folder of the data sets."""
+    with torch.random.fork_rng():
+        if cell.kind == "model":
+            return _train(cell.parameters, folder, data)
+        if cell.kind == "audit":
+            return _audit(cell, store, data)
+    raise UsageError(f"no such kind of cell: {cell.kind}")
+
+
+def _train(parameters: Mapping[str, Any], folder: Path, data: Path | None) -> dict[str, JsonValue]:
+    """Train a net, poisoned or clean, save it in ``folder``, and measure it on all test images."""
+    train, test = open_data(DataSpec.model_validate(parameters["data"]), data)
+    seed, recipe = parameters["seed"], make(Recipe, parameters["recipe"])
+    net, attack = untrained(parameters["architecture"], train, seed), _attack(parameters["attack"])
+    if attack is None:
+        model = fit(net, train, recipe, seed=seed)
+    else:
+        made = attack.train(net, train, recipe, seed=seed)
+        model, attack = made.model, made.attack
+        save_attack(attack, folder / "attack")
+    save_model(model, folder / "model")
+    return {"train_images": len(train), "test_images": len(test), **measure(model, test, attack).as_json()}
+
+
+def _audit(cell: Cell, store: Store, data: Path | None) -> dict[str, JsonValue]:
+    """Audit a trained net with clean test images, and compare the verdict with the truth."""
+    trained = store.folder(cell.needs[0].key)
+    parameters: Mapping[str, Any] = cell.parameters
+    auditor = make(auditors[parameters["audit"]["name"]], parameters["audit"]["parameters"])
+    _, test = open_data(DataSpec.model_validate(parameters["model"]["data"]), data)
+    held = test.shuffled(torch.Generator().manual_seed(parameters["seed"]), parameters["held"]).without_labels()
+    verdict = auditor.run(Defender(load_model(trained / "model"), clean=held), seed=parameters["seed"])
+    attack = load_attack(trained / "attack") if parameters["model"]["attack"] is not None else None
+    truth = [] if attack is None else sorted({part.target for part in attack.parts()})
+    return {
+        **store.result(cell.needs[0]),
+        "flagged": verdict.flagged,
+        "targets": list(verdict.targets),
+        "true_targets": list(truth),
+        "p_value": verdict.p_value,
+        "score": verdict.score,
+        "audit_seconds": verdict.provenance.seconds,
+    }
+
+
+def untrained(architecture: str, samples: Samples, seed: int) -> Classifier:
+    """A network for these labeled samples with random weights, drawn by ``seed``."""
+    assert samples.labels is not None
+    num_classes = int(samples.labels.max()) + 1
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = architectures.build(architecture, num_classes=num_classes, input_shape=samples.shape)
+    return Classifier(
+        net,
+        input_shape=samples.shape,
+        num_classes=num_classes,
+        architecture=architecture,
+        class_names=samples.class_names,
+    )
+
+
+def _attack(described: Mapping[str, Any] | None) -> Attack | None:
+    return None if described is None else make(attacks[described["name"]], described["parameters"], described["name"])
+
+
+def _described(named: _NAMED, registry: Any, role: str) -> dict[str, JsonValue] | None:
+    """A method with its version and all of its parameters, so that a changed default is another cell."""
+    name, chosen = (named, {}) if isinstance(named, str) else (named.get("name"), dict(named))
+    if name == "none":
+        return None
+    if not isinstance(name, str):
+        raise UsageError(f"an {role} in a row of the suite needs a name, got {named!r}")
+    chosen.pop("name", None)
+    method = make(registry[name], chosen, name)
+    return {"name": name, "version": method.card.version, "parameters": _plain(parameters_of(method))}
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, JsonValue]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}

@@ -1,0 +1,98 @@
+"""Rows of a suite become cells; cells train, measure and audit."""
+
+import pytest
+import torch
+
+from goodnet.bench import Store, run_cells
+from goodnet.bench.cells import cell_of, perform
+from goodnet.bench.datasets import DataSpec, open_data
+from goodnet.errors import UnknownName, UnreadableData, UsageError
+
+ROW = {
+    "data": {"name": "digits", "train": 300, "test": 100},
+    "architecture": "small_cnn",
+    "attack": {"name": "badnets", "target": 2, "poisoning_rate": 0.2},
+    "recipe": {"epochs": 4, "batch_size": 32, "learning_rate": 0.003, "optimizer": "adam"},
+}
+
+
+def test_a_row_names_everything_that_its_result_depends_on():
+    cell = cell_of(ROW)
+    assert cell.kind == "model"
+    assert cell.parameters["attack"]["version"] >= 1
+    assert cell.parameters["attack"]["parameters"]["size"] == 3  # a default, so that another default is another cell
+    assert cell.parameters["recipe"]["schedule"] == "one-cycle"
+    assert cell_of(ROW | {"seed": 1}).key != cell.key
+    assert cell_of(ROW | {"attack": "none"}).parameters["attack"] is None
+
+
+def test_an_audit_needs_the_net_that_it_judges():
+    audit = cell_of(ROW | {"audit": {"name": "neural-cleanse", "steps": 10}})
+    assert (audit.kind, [cell.key for cell in audit.needs]) == ("audit", [cell_of(ROW).key])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"colour": 1}, UsageError, "colour"),
+        ({"attack": "badnet"}, UnknownName, "badnets"),
+        ({"attack": {"name": "badnets", "sise": 3}}, UnknownName, "size"),
+        ({"attack": {"size": 3}}, UsageError, "name"),
+        ({"recipe": {"epoch": 3}}, UnknownName, "epochs"),
+        ({"data": {"name": "digits", "trian": 3}}, UsageError, "trian"),
+    ],
+)
+def test_what_a_row_gets_wrong_is_named(change, error, message):
+    with pytest.raises(error, match=message):
+        cell_of(ROW | change)
+
+
+def test_a_net_is_trained_once_measured_and_audited(tmp_path):
+    store = Store(tmp_path)
+    audit = cell_of(ROW | {"audit": {"name": "neural-cleanse", "steps": 3, "images": 4}})
+    summary = run_cells([audit, cell_of(ROW)], store, perform)
+    assert (summary.done, summary.failed) == (2, 0)
+    trained = store.result(cell_of(ROW))
+    assert trained["train_images"] == 300
+    assert trained["clean_accuracy"]["count"] == 100
+    assert trained["attack_success_rate"]["value"] > 0.5
+    judged = store.result(audit)
+    assert judged["true_targets"] == [2]
+    assert judged["attack_success_rate"] == trained["attack_success_rate"]
+    assert run_cells([audit], store, perform).skipped == 1
+
+
+def test_the_same_cell_gives_the_same_numbers(tmp_path):
+    results = []
+    for name in ("one", "two"):
+        torch.manual_seed(len(name))
+        store = Store(tmp_path / name)
+        run_cells([cell_of(ROW)], store, perform)
+        results.append(store.result(cell_of(ROW)))
+    assert results[0] == results[1]
+
+
+def test_a_set_that_is_not_there_is_a_failed_row_that_says_so(tmp_path):
+    cell = cell_of(ROW | {"data": "gtsrb"})
+    assert run_cells([cell], Store(tmp_path), perform).failed == 1
+    assert "--data" in Store(tmp_path).read(cell.key).error
+
+
+# --- data sets ---
+
+
+def test_large_classes_are_kept_and_split_by_class(tmp_path):
+    spec = DataSpec(name="digits", fewest=100, most=50, seed=3)
+    train, test = open_data(spec, None)
+    assert set(train.labels.bincount().tolist()) == {40}
+    assert set(test.labels.bincount().tolist()) == {10}
+    assert not set(train.ids.tolist()) & set(test.ids.tolist())
+    again, _ = open_data(spec, None)
+    assert torch.equal(train.images, again.images)
+    other, _ = open_data(spec.model_copy(update={"seed": 4}), None)
+    assert not torch.equal(train.images, other.images)
+
+
+def test_no_class_that_large_is_said():
+    with pytest.raises(UnreadableData, match="fewest"):
+        open_data(DataSpec(name="digits", fewest=10**6), None)
