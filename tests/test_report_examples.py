@@ -28,6 +28,7 @@ def provenance(method: str = "neural_cleanse") -> Provenance:
         device="cpu",
         counts={"clean": 500, "held_out": 250},
         versions={"goodnet": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
+        assumes=("the trigger covers a limited area", "one trigger works on every image"),
     )
 
 

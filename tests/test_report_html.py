@@ -153,7 +153,7 @@ def test_a_page_tells_all_that_a_reader_must_know() -> None:
         "5f1d" * 16,
         "neither read nor scanned",
         "No audit can prove that there is no backdoor",
-        "Patch-like triggers are what it sees best",
+        "neural_cleanse assumes: the trigger covers a limited area; one trigger works on every image. Other backdoors",
         "restarts",
     ):
         assert said in text, said

@@ -48,6 +48,7 @@ def test_a_verdict_is_told_whole() -> None:
     assert (record["method"], record["labels"], record["seconds"]) == ("neural_cleanse", 10, 41.27)
     assert (record["score"], record["alpha"], record["seed"], record["device"]) == (7.9, 0.05, 0, "cpu")
     assert record["parameters"]["sizes"] == [4, 8]
+    assert record["assumes"] == ["the trigger covers a limited area", "one trigger works on every image"]
     assert record["error"] is record["error_type"] is None
     (found,) = record["triggers"]
     assert found == {"target": 0, "success_rate": 0.994, "count": 226, "mask_l1": pytest.approx(5.0)}

@@ -93,6 +93,17 @@ def test_p_values_are_told_as_frequencies(p_value: float | None, said: str) -> N
     assert words.p_value_words(verdict(None, p_value=p_value)) == said
 
 
+def test_what_a_method_assumes_is_said_once_whatever_the_number_of_files() -> None:
+    item = unremarkable()
+    assert item.verdict is not None
+    how = item.verdict.provenance
+    other = replace(item, verdict=replace(item.verdict, provenance=replace(how, method="other", assumes=("x",))))
+    silent = replace(item, verdict=replace(item.verdict, provenance=replace(how, method="silent", assumes=())))
+    said = [line for line in words.limits([item, unsafe(), other, item, silent]) if "assumes" in line]
+    assert [line.split(":")[0] for line in said] == ["neural_cleanse assumes", "other assumes"]
+    assert not any("assumes" in line for line in words.limits([unsafe()]))
+
+
 def test_false_alarms_are_counted_over_the_audited_files_only() -> None:
     assert words.false_alarms_words([backdoored(), unsafe()]) == ""
     said = words.false_alarms_words([backdoored(), unremarkable(), unsafe()])

@@ -188,6 +188,7 @@ class Auditor(ABC):
             device=str(model.device),
             counts=inspection.counts,
             versions=library_versions(),
+            assumes=self.card.assumes,
         )
         return _judge(inspection, model, provenance, alpha, bank or CleanBank.shipped())
 

@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a result came about; travels with every result."""
+    """How a result came about, and what the method assumes (see Card); travels with every result."""
 
     method: str
     version: int
@@ -50,6 +50,7 @@ class Provenance:
     device: str
     counts: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    assumes: tuple[str, ...] = ()
 
 
 def library_versions() -> dict[str, str]:

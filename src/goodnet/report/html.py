@@ -53,7 +53,7 @@ def render(items: Sequence[AuditedFile]) -> str:
             sections=[section(position, item) for position, item in enumerate(items, 1)],
             false_alarms=words.false_alarms_words(items),
             how_to_read=words.HOW_TO_READ,
-            limits=words.LIMITS,
+            limits=words.limits(items),
             version=goodnet.__version__,
             written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         )

@@ -35,6 +35,7 @@ def verdict_to_dict(verdict: Verdict, *, file: str, sha256: str, file_findings: 
             "evidence": verdict.evidence,
             "method_version": provenance.version,
             "parameters": provenance.parameters,
+            "assumes": provenance.assumes,
             "seed": provenance.seed,
             "device": provenance.device,
             "counts": provenance.counts,

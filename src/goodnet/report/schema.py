@@ -70,6 +70,7 @@ class AuditRecord(BaseModel):
     evidence: dict[str, JsonValue] = Field({}, description="the method's own evidence; differs from method to method")
     method_version: int | None = Field(None, description="goes up when the method's answers change")
     parameters: dict[str, JsonValue] = Field({}, description="every parameter of the method")
+    assumes: list[str] = Field([], description="what the method takes to be true of a backdoor; others can escape it")
     seed: int | None = Field(None, description="seed of the run; the same seed gives the same answer")
     device: str | None = Field(None, description="where it ran, such as cpu or cuda:0")
     counts: dict[str, int] = Field({}, description="how many images, labels, restarts ... were used")

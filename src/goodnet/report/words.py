@@ -28,10 +28,10 @@ HOW_TO_READ = (
     "Labels whose trigger is much smaller than the usual one are suspicious: the model has a shortcut to them.",
     "Examples are chosen by the model's answers without the trigger, never by whether the trigger works.",
 )
-LIMITS = (
-    "No audit can prove that there is no backdoor. “No evidence” means that this method did not find one.",
-    "Patch-like triggers are what it sees best. Triggers that cover the whole picture, change from picture to picture, "
-    "or look like natural objects can escape it.",
+_PROOF = "No audit can prove that there is no backdoor. “No evidence” means that the method did not find one."
+_OTHER_LIMITS = (
+    "Triggers that cover the whole picture, change from picture to picture, or look like natural objects are "
+    "easily missed.",
     "A reconstructed trigger that rarely works does not show that a backdoor is weak or has been removed.",
     "The answer holds for the pictures that were used. They must look like those that the model sees in use, and be "
     "prepared as it was trained; where that was guessed, check it.",
@@ -128,6 +128,17 @@ def false_alarms_words(items: Sequence[AuditedFile]) -> str:
         f"Each file is judged on its own. If none of these {len(rates)} models had a backdoor, "
         f"about {number(sum(rates))} of them would still be flagged."
     )
+
+
+def limits(items: Sequence[AuditedFile]) -> tuple[str, ...]:
+    """What an audit cannot see, a sentence or two each: first what its methods assume, then what is so for all."""
+    used = [item.verdict.provenance for item in items if item.verdict is not None]
+    assumed = {
+        how.method: f"{how.method} assumes: {'; '.join(how.assumes)}. Other backdoors can escape it."
+        for how in used
+        if how.assumes
+    }
+    return (_PROOF, *assumed.values(), *_OTHER_LIMITS)
 
 
 def label_name(label: int, class_names: Sequence[str]) -> str:

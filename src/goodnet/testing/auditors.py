@@ -177,11 +177,12 @@ def verdict_survives_json(method: type[Auditor], world: World) -> None:
 
 
 def provenance_tells_how(method: type[Auditor], world: World) -> None:
-    """The result names the method, its version, every parameter and the seed."""
+    """The result names the method, its version, every parameter, the seed, and what the method assumes."""
     auditor = quick(method)
     provenance = _audit(auditor, world, seed=7).provenance
-    told = provenance.method, provenance.version, dict(provenance.parameters), provenance.seed
-    require(told == (method.card.name, method.card.version, asdict(auditor), 7), f"the provenance says {told}")
+    told = provenance.method, provenance.version, dict(provenance.parameters), provenance.seed, provenance.assumes
+    card = method.card
+    require(told == (card.name, card.version, asdict(auditor), 7, card.assumes), f"the provenance says {told}")
 
 
 def progress_is_a_share(method: type[Auditor], world: World) -> None:
