@@ -198,6 +198,21 @@ def test_scan_gives_2_for_what_cannot_be_read(call: Call, tmp_path: Path) -> Non
     assert call("scan", tmp_path / "missing.h5").exit_code == 2
 
 
+def test_sarif_logs_of_scan_and_audit_name_the_finding(call: Call, models: Path, hostile: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.h5"
+    assert call("scan", models / "clean", hostile, missing, "--sarif", tmp_path / "new" / "scan.sarif").exit_code == 1
+    results = json.loads((tmp_path / "new" / "scan.sarif").read_text())["runs"][0]["results"]
+    assert {result["ruleId"] for result in results} == {"unsafe-file", "unreadable-file"}
+    fill_bank(1e9)
+    result = call("audit", models / "clean", hostile, missing, *QUICK, "--sarif", tmp_path / "audit.sarif")
+    assert result.exit_code == 1
+    audited = json.loads((tmp_path / "audit.sarif").read_text())["runs"][0]["results"]
+    assert audited == results
+    folder = call("scan", models / "clean", "--sarif", tmp_path)
+    assert folder.exit_code == 2
+    assert "--sarif" in folder.stderr
+
+
 def test_list_shows_every_role_and_its_parameters(call: Call) -> None:
     lists = json.loads(call("list", "--json").stdout)
     assert set(lists) == {"schema", "auditors", "attacks", "architectures", "data"}

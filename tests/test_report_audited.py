@@ -71,7 +71,7 @@ def test_file_and_sha256_are_those_of_what_was_scanned_and_not_of_the_models_sou
     scanned = SafetyReport(Path("saved"), "folder", "ef" * 32, 99, (note,))
     made = audited(verdict(False), model(), scanned=scanned)
     assert (made.file, made.sha256, made.size_bytes) == ("saved", "ef" * 32, 99)
-    assert made.file_findings == ("2 other files are not read",)
+    assert made.file_findings == (note,)
 
 
 def test_class_names_come_from_the_model_before_the_images() -> None:

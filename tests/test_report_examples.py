@@ -10,7 +10,7 @@ from goodnet.audit._base import LabelFinding, Trigger, Verdict
 from goodnet.core.classifier import Preprocessing
 from goodnet.core.run import Provenance
 from goodnet.errors import UnreadableModel, UnsafeFile, UsageError
-from goodnet.models.file_safety import SafetyReport
+from goodnet.models.file_safety import Finding, SafetyReport
 from goodnet.report.audited import AuditedFile, HeldImages, ModelDescription, StampedImages, refused
 
 HOSTILE_FILE = '/models/<script>alert("1")</script>&\u202egnp.h5'
@@ -127,7 +127,7 @@ def audited_file(made: Verdict, **changes: object) -> AuditedFile:
         "model": MODEL,
         "held": HeldImages(count=500, labeled=False, notes=("2 files were skipped: no images",)),
         "class_names": NAMES,
-        "file_findings": ("note: 3 other files in the folder are neither read nor scanned",),
+        "file_findings": (Finding("note", "", "", "3 other files in the folder are neither read nor scanned"),),
         "examples": tuple(stamped(one, pictures(shape=tuple(one.pattern.shape))) for one in made.triggers),
     }
     return AuditedFile(**{**values, **changes})  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def test_a_file_has_either_a_verdict_or_an_error() -> None:
 
 
 def test_a_refused_file_tells_what_it_would_execute() -> None:
-    assert unsafe().file_findings == ("evil.pt: os.system",)
+    assert list(map(str, unsafe().file_findings)) == ["evil.pt: os.system"]
     assert unsafe().error_type == "UnsafeFile"
     assert unreadable().error_type == "UnreadableModel"
     assert unreadable().file_findings == ()

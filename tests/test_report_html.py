@@ -26,6 +26,7 @@ from test_report_examples import (
 
 from goodnet.audit._base import LabelFinding
 from goodnet.errors import UsageError
+from goodnet.models.file_safety import Finding
 from goodnet.report.audited import AuditedFile
 from goodnet.report.html import render, write_report
 from goodnet.report.json import report_to_dict
@@ -104,7 +105,9 @@ def test_no_name_breaks_out_of_its_place(file: str, class_name: str, reason: str
     made = verdict(
         True, targets=(0,), reason=reason, per_class=(LabelFinding(label=0, score=1, details={finding: 1.0}),)
     )
-    item = audited_file(made, file=file, class_names=(class_name,), file_findings=(finding,))
+    item = audited_file(
+        made, file=file, class_names=(class_name,), file_findings=(Finding("note", finding, "", finding),)
+    )
     for html in (render([item]), render([item, item])):
         assert_harmless(html.encode("utf-8", "backslashreplace").decode())
 
@@ -194,9 +197,8 @@ def test_a_verdict_that_looked_at_no_label_has_a_page_too() -> None:
 
 
 def test_only_the_first_of_many_triggers_and_findings_are_shown() -> None:
-    many = audited_file(
-        verdict(True, targets=(0,), triggers=(trigger(0),) * 20), examples=(), file_findings=("x",) * 90
-    )
+    made = verdict(True, targets=(0,), triggers=(trigger(0),) * 20)
+    many = audited_file(made, examples=(), file_findings=(Finding("note", "", "", "x"),) * 90)
     text = Page(render([many])).text
     assert "8 of 20 triggers are shown" in text
     assert "and 40 more, in report.json" in text

@@ -39,4 +39,8 @@ Settings = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same answer.")]
 Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")]
+Sarif = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", dir_okay=False, help="Write the findings there as SARIF, for code hosts."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]

@@ -38,6 +38,7 @@ def audit(
     device: _options.Device = "cpu",
     alpha: Alpha = 0.05,
     out: Out = None,
+    sarif: _options.Sarif = None,
     as_json: _options.Json = False,
 ) -> int:
     """Say whether model files carry a backdoor.
@@ -72,7 +73,7 @@ def audit(
     for path in files:
         items.append(_audited(path, look, silent=as_json))
         _tell(items[-1], silent=as_json)
-    return _finish(items, out, as_json)
+    return _finish(items, out, sarif, as_json)
 
 
 def _audited(path: Path, look: "partial[FileAudit]", *, silent: bool) -> "AuditedFile":
@@ -100,11 +101,14 @@ def _tell(item: "AuditedFile", *, silent: bool) -> None:
         typer.echo(_outcome.shown(block(item)))
 
 
-def _finish(items: "list[AuditedFile]", out: Path | None, as_json: bool) -> int:
+def _finish(items: "list[AuditedFile]", out: Path | None, sarif: Path | None, as_json: bool) -> int:
     """Write what was asked for; the exit code of all files."""
     from goodnet.report.html import write_report
     from goodnet.report.json import audited_to_dict
+    from goodnet.report.sarif import audit_results, write_sarif
 
+    if sarif is not None:
+        write_sarif(sarif, [result for item in items for result in audit_results(item)])
     page = None if out is None else write_report(out, items)
     if as_json:
         records = [audited_to_dict(item) for item in items]

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from goodnet.cli import _options, _outcome
 from goodnet.errors import GoodnetError
 
+if TYPE_CHECKING:
+    from goodnet.models.file_safety import SafetyReport
+
 
 @_outcome.ends_in_words
-def scan(files: _options.Files, as_json: _options.Json = False) -> int:
+def scan(files: _options.Files, sarif: _options.Sarif = None, as_json: _options.Json = False) -> int:
     """Say what model files would execute when loaded the usual way. Nothing in them is executed.
 
     \b
@@ -24,47 +28,52 @@ def scan(files: _options.Files, as_json: _options.Json = False) -> int:
       1  something would be executed
       2  a file cannot be read, or wrong usage
     """
-    records = []
-    codes = []
+    reports = []
     for path in files:
-        record, code = _scanned(path)
-        records.append(record)
-        codes.append(code)
+        reports.append(_scanned(path))
         if not as_json:
-            _tell(record)
+            _tell(reports[-1])
+    if sarif is not None:
+        from goodnet.report.sarif import scan_results, write_sarif
+
+        write_sarif(sarif, [one for report in reports for one in scan_results(str(report.file), report.findings)])
     if as_json:
+        records = [_record(report) for report in reports]
         typer.echo(json.dumps(records[0] if len(records) == 1 else records, indent=1))
-    return _outcome.worst(codes)
+    return _outcome.worst(map(_code, reports))
 
 
-def _scanned(path: Path) -> tuple[dict[str, object], int]:
-    """What is known about one file, and its exit code."""
-    from goodnet.models.file_safety import scan_file
+def _scanned(path: Path) -> "SafetyReport":
+    """What is known about one file; that it cannot be read is a finding too."""
+    from goodnet.models.file_safety import Finding, SafetyReport, scan_file
 
-    name = str(path).encode("utf-8", "backslashreplace").decode()
     try:
-        report = scan_file(path)
+        return scan_file(path)
     except GoodnetError as error:
-        record = {"schema": 1, "file": name, "sha256": "", "kind": "unknown", "safe": False, "findings": [str(error)]}
-        return record, _outcome.code_of(error)
-    record = {
+        return SafetyReport(path, "unknown", "", 0, (Finding("unreadable", "", "", str(error)),))
+
+
+def _record(report: "SafetyReport") -> dict[str, object]:
+    return {
         "schema": 1,
-        "file": name,
+        "file": str(report.file).encode("utf-8", "backslashreplace").decode(),
         "sha256": report.sha256,
         "kind": report.kind,
         "size_bytes": report.size_bytes,
         "safe": report.safe,
         "findings": [str(finding) for finding in report.findings],
     }
+
+
+def _code(report: "SafetyReport") -> int:
+    """The exit code of one file."""
     if report.safe:
-        return record, _outcome.NOTHING_FOUND
+        return _outcome.NOTHING_FOUND
     executes = any(finding.severity == "executes" for finding in report.findings)
-    return record, _outcome.FOUND if executes else _outcome.NO_ANSWER
+    return _outcome.FOUND if executes else _outcome.NO_ANSWER
 
 
-def _tell(record: dict[str, object]) -> None:
-    findings = record["findings"]
-    assert isinstance(findings, list)
-    answer = "can be loaded: nothing in it would be executed" if record["safe"] else "must not be loaded"
-    lines = [f"{record['file']} ({record['kind']})", f"  {answer}", *(f"  {finding}" for finding in findings)]
+def _tell(report: "SafetyReport") -> None:
+    answer = "can be loaded: nothing in it would be executed" if report.safe else "must not be loaded"
+    lines = [f"{report.file} ({report.kind})", f"  {answer}", *(f"  {finding}" for finding in report.findings)]
     typer.echo(_outcome.shown("\n".join(lines)))

@@ -10,7 +10,7 @@ from goodnet.audit._base import Trigger, Verdict
 from goodnet.core.classifier import Classifier, Preprocessing, predictions
 from goodnet.core.samples import Samples
 from goodnet.errors import GoodnetError, UnsafeFile, UsageError
-from goodnet.models.file_safety import SafetyReport
+from goodnet.models.file_safety import Finding, SafetyReport
 
 EXAMPLES = 6
 MOST_TRIGGERS = 8  # shown; a page with hundreds of them is read by nobody
@@ -85,7 +85,7 @@ class AuditedFile:
         error, error_type: why it was refused, and which class of ``goodnet.errors`` said so; else "".
         model, held: None when not known.
         class_names: name of label 0, 1, ...; empty when not known.
-        file_findings: what ``goodnet.models.file_safety`` says about the file, one line each.
+        file_findings: what ``goodnet.models.file_safety`` says about the file.
         examples: one for each of the verdict's first ``MOST_TRIGGERS`` triggers, in their order; empty without images.
     """
 
@@ -98,7 +98,7 @@ class AuditedFile:
     model: ModelDescription | None = None
     held: HeldImages | None = None
     class_names: tuple[str, ...] = ()
-    file_findings: tuple[str, ...] = ()
+    file_findings: tuple[Finding, ...] = ()
     examples: tuple[StampedImages, ...] = ()
 
     def __post_init__(self) -> None:
@@ -139,25 +139,24 @@ def audited(
         model=ModelDescription.of(model),
         held=held,
         class_names=class_names,
-        file_findings=_lines(scanned),
+        file_findings=() if scanned is None else scanned.findings,
         examples=examples,
     )
 
 
 def refused(error: GoodnetError, *, file: str, scanned: SafetyReport | None = None) -> AuditedFile:
     """A file that was not audited: it would execute something, or cannot be read as a model."""
+    findings = () if scanned is None else scanned.findings
+    if isinstance(error, UnsafeFile):
+        findings = findings or tuple(Finding("executes", "", "", line) for line in error.findings)
     return AuditedFile(
         file=file,
         sha256="" if scanned is None else scanned.sha256,
         size_bytes=None if scanned is None else scanned.size_bytes,
         error=str(error) or type(error).__name__,
         error_type=type(error).__name__,
-        file_findings=_lines(scanned) or (error.findings if isinstance(error, UnsafeFile) else ()),
+        file_findings=findings,
     )
-
-
-def _lines(scanned: SafetyReport | None) -> tuple[str, ...]:
-    return () if scanned is None else tuple(map(str, scanned.findings))
 
 
 def stamped_images(model: Classifier, trigger: Trigger, samples: Samples, count: int = EXAMPLES) -> StampedImages:

@@ -55,15 +55,16 @@ def refusal_to_dict(
 
 def audited_to_dict(item: AuditedFile) -> dict[str, Any]:
     """One file, whether it has a verdict or was refused."""
+    findings = [str(finding) for finding in item.file_findings]
     if item.verdict is None:
         return refusal_to_dict(
             file=item.file,
             error=item.error,
             error_type=item.error_type,
             sha256=item.sha256,
-            file_findings=item.file_findings,
+            file_findings=findings,
         )
-    return verdict_to_dict(item.verdict, file=item.file, sha256=item.sha256, file_findings=item.file_findings)
+    return verdict_to_dict(item.verdict, file=item.file, sha256=item.sha256, file_findings=findings)
 
 
 def report_to_dict(items: Sequence[AuditedFile]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def section(position: int, item: AuditedFile) -> Section:
         plot=_plot(series) if series else None,
         table=_table(verdict.per_class, item.class_names) if verdict and verdict.per_class else None,
         evidence=_evidence(verdict.evidence) if verdict and verdict.evidence else "",
-        file_findings=item.file_findings[:_MOST_FINDINGS],
+        file_findings=tuple(map(str, item.file_findings[:_MOST_FINDINGS])),
         more_findings=max(0, len(item.file_findings) - _MOST_FINDINGS),
     )
 
