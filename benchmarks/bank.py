@@ -55,7 +55,13 @@ def audit(arguments: argparse.Namespace) -> None:
         verdict = auditor.run(goodnet.Defender(model, clean=clean), seed=truth["seed"], bank=CleanBank(()))
         readings = verdict.evidence["readings"]
         out.write_text(
-            json.dumps({"score": verdict.score, "readings": readings, "seconds": verdict.provenance.seconds})
+            json.dumps(
+                {
+                    "score": verdict.score,
+                    "seconds": verdict.provenance.seconds,
+                    **{k: verdict.evidence[k] for k in ("readings", "labels", "excess") if k in verdict.evidence},
+                }
+            )
         )
         print(name, round(verdict.score, 3), readings[0], round(verdict.provenance.seconds, 1), flush=True)
 

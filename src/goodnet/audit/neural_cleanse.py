@@ -1,7 +1,7 @@
 """Neural Cleanse: is there a label that a small trigger reaches from every image?"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
+from goodnet.audit._many_labels import loss_view, patch_view, together
 from goodnet.audit._outliers import anomaly_index, log_size, separation
 from goodnet.audit._paper_schedule import invert_label
 from goodnet.core.classifier import predictions
@@ -19,7 +20,10 @@ from goodnet.core.run import Run
 from goodnet.errors import NotHeld
 
 _PENALTY = 0.001  # on one pixel of mask, where the dynamic penalty starts
-_RANKING_PENALTY = 0.01  # fixed, so that losses of different labels can be compared
+_RANKING_PENALTY = 25.0  # on the share of the image that a mask covers; fixed, so that losses can be compared
+_MANY = 8  # times the finalists: more labels than these are compared in several views, and not by mask size
+_RANKED = 6  # times the finalists: so many of very many labels are followed beyond the first few updates
+_TEST_IMAGES = 64  # held-out images on which the losses of very many labels are compared
 _NOT_FOUND = 1e6  # ranks labels without a working trigger behind all others, among themselves by loss
 _READINGS = 3  # successive gaps looked for on one scale: small triggers can hide larger ones
 
@@ -45,8 +49,11 @@ class NeuralCleanse(Auditor):
     block of pixels, which sees large smooth triggers such as sunglasses) and averaged in the log domain.
     The score is the widest gap, in log size, between the few smallest labels and the next.
 
-    ``schedule="batched"`` optimizes all labels in one batch and, when there are many, drops the hopeless ones round by
-    round. ``"exhaustive"`` is the paper's way, label by label, each step 31 mini-batches; the paper's own settings are
+    ``schedule="batched"`` optimizes all labels in one batch. When there are many, some natural label always stands out
+    in size; so these are compared in several views together: the optimum of the loss with a fixed weight on the size,
+    on each grid, and how often random solid patches lead to them. The score is then the widest gap in the sum, in units
+    of the tails' own scale. Only the finalists' masks are made as small as they get. ``"exhaustive"`` is the paper's
+    way, label by label, each step 31 mini-batches; the paper's own settings are
     ``NeuralCleanse(schedule="exhaustive", scales=(1,), steps=1000, images=32, success_wanted=0.99)``.
 
     Needs: the model with gradients; some dozens of clean images or more, labels not used.
@@ -88,6 +95,8 @@ class NeuralCleanse(Auditor):
             success_wanted=self.success_wanted,
             mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
         )
+        if self.schedule == "batched" and model.num_classes > _MANY * self.finalists:
+            return self._contest(inverter, images[cut:], run)
         passes: list[TriggerBatch] = []
         whole = 0  # passes that came to their end: only there can labels be compared
         for number, cell in enumerate(self.scales):
@@ -101,7 +110,13 @@ class NeuralCleanse(Auditor):
             if not in_time:
                 break
             whole += 1
-        return self._conclude(passes, whole, inverter, images[cut:], model.num_classes)
+        pixels = float(images.shape[2] * images.shape[3])
+        readings = [
+            reading
+            for batch in passes
+            for reading in _gaps(batch.labels, log_size(batch.best_size, pixels), model.num_classes, len(self.scales))
+        ]
+        return self._conclude(passes, readings, whole > 0, inverter, images[cut:])
 
     def _scan(self, inverter: Inverter, cell: int, done: float, run: Run) -> TriggerBatch:
         """Optimize every label, or the most promising when there are many, on one grid scale."""
@@ -115,59 +130,92 @@ class NeuralCleanse(Auditor):
                 if run.seconds_left() < 0:
                     break
             return _joined(parts)
-        batch, order = self._begin(inverter, labels, cell, run), labels
-        for labels_kept, images, steps, adapt in self._plan(classes):
-            batch = batch.keep(order[:labels_kept])
-            run.progress(done, f"{len(batch)} labels, grid {cell}")
-            penalty = _PENALTY if adapt else _RANKING_PENALTY
-            losses = inverter.round(batch, steps=steps, images=images, penalty=penalty, adapt=adapt)
-            order = torch.where(batch.best_size.isinf(), _NOT_FOUND + losses, batch.best_size).argsort()
+        run.progress(done, f"{classes} labels, grid {cell}")
+        batch = self._begin(inverter, labels, cell, run, opening=0.5)
+        if classes > self.finalists:  # a few updates rank the labels; the rest goes to those that stay
+            steps, images = max(1, self.steps // 4), max(1, self.images // 2)
+            losses = inverter.round(batch, steps=steps, images=images, penalty=_PENALTY, adapt=True)
             if run.seconds_left() < 0:
-                break
+                return batch
+            order = torch.where(batch.best_size.isinf(), _NOT_FOUND + losses, batch.best_size).argsort()
+            batch = batch.keep(order[: self.finalists])
+        inverter.round(batch, steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
         return batch
 
-    def _plan(self, classes: int) -> list[tuple[int, int, int, bool]]:
-        """Rounds of (labels, images per update, updates, adapting penalty).
+    def _contest(self, inverter: Inverter, held_out: Tensor, run: Run) -> Inspection:
+        """Very many labels: several views of them, their sum, and small masks for those that it puts first."""
+        classes, parts = inverter.model.num_classes, 2 * len(self.scales) + 1
+        run.progress(0.0, f"{classes} labels under random patches")
+        views, batches = [patch_view(inverter, run.generator)], []
+        for number, cell in enumerate(self.scales):
+            run.progress((2 * number + 1) / parts, f"{classes} labels, grid {cell}")
+            batches.append(self._ranked(inverter, cell, views[0].first(2 * self.finalists), run))
+            penalty = _RANKING_PENALTY / held_out[0, 0].numel()
+            views.append(loss_view(f"grid {cell}", inverter, batches[-1], held_out[:_TEST_IMAGES], penalty))
+        in_time = run.seconds_left() >= 0
+        total = together(views, classes)
+        first = total.argsort(descending=True)[: self.finalists]
+        for number, batch in enumerate(batches):
+            run.progress((2 * number + 2) / parts, f"{len(first)} labels, grid {self.scales[number]}")
+            batches[number] = batch.keep(torch.isin(batch.labels.cpu(), first).nonzero()[:, 0])
+            inverter.round(batches[number], steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
+        readings = _gaps(first, -total[first], 0, 1)
+        inspection = self._conclude(batches, readings, in_time, inverter, held_out)
+        excess = {view.name: view.excess(classes)[first].tolist() for view in views}
+        return replace(inspection, evidence={**inspection.evidence, "labels": first.tolist(), "excess": excess})
 
-        A few updates rank many labels; the rest goes to those that stay.
-        """
-        few = max(1, self.images // 2)
-        last = (min(classes, self.finalists), self.images, self.steps, True)
-        if classes <= self.finalists:
-            return [last]
-        if classes <= 8 * self.finalists:
-            return [(classes, few, max(1, self.steps // 4), True), last]
-        return [
-            (classes, few, max(1, self.steps // 25), False),
-            (classes // 4, few, max(1, self.steps // 12), False),
-            (4 * self.finalists, self.images, max(1, self.steps // 4), True),
-            last,
-        ]
+    def _ranked(self, inverter: Inverter, cell: int, known: Tensor, run: Run) -> TriggerBatch:
+        """Triggers at a fixed weight on their size, of ``known`` labels and of those that a few updates like best."""
+        penalty = _RANKING_PENALTY / (inverter.images.shape[2] * inverter.images.shape[3])
+        opening = 0.05 if cell == 1 else 0.5  # single pixels start closed: a fixed weight has no time to close them
+        tries = []
+        for _ in range(self.restarts):
+            labels = torch.arange(inverter.model.num_classes)
+            batch = self._begin(inverter, labels, cell, run, opening)
+            steps, images = max(1, self.steps // 25), max(1, self.images // 2)
+            losses = inverter.round(batch, steps=steps, images=images, penalty=penalty, adapt=False)
+            losses[known] = 0.0  # a few updates on a few images are a lottery for triggers that must be large
+            batch = batch.keep(losses.argsort()[: _RANKED * self.finalists])
+            steps = max(1, self.steps // 6)
+            inverter.round(batch, steps=steps, images=self.images, penalty=penalty, adapt=False)
+            tries.append(batch)
+        return tries[0] if len(tries) == 1 else _joined(tries)
 
-    def _begin(self, inverter: Inverter, labels: Tensor, cell: int, run: Run) -> TriggerBatch:
-        """Half-open masks and noisy grey patterns: from there large triggers are found as well as small ones."""
+    def _begin(self, inverter: Inverter, labels: Tensor, cell: int, run: Run, opening: float) -> TriggerBatch:
+        """Masks all over the image and noisy grey patterns: from there large triggers are found as well as small."""
         channels, height, width = inverter.model.input_shape
         device = inverter.images.device
-        mask = torch.full((len(labels), 1, height, width), 0.5, device=device)
+        mask = torch.full((len(labels), 1, height, width), opening, device=device)
         noise = torch.randn((len(labels), channels, height, width), generator=run.generator)
         return start(mask, 0.5 + 0.05 * noise.to(device), labels, cell)
 
     def _conclude(
-        self, passes: list[TriggerBatch], whole: int, inverter: Inverter, held_out: Tensor, classes: int
+        self,
+        passes: list[TriggerBatch],
+        readings: list[Reading],
+        in_time: bool,
+        inverter: Inverter,
+        held_out: Tensor,
     ) -> Inspection:
-        """Sizes on every scale → gaps and suspects → what to show of them."""
+        """What is shown of the suspects of all readings."""
         pixels = float(held_out.shape[2] * held_out.shape[3])
-        readings = [reading for batch in passes for reading in self._readings(batch, pixels, classes)]
         suspects = dict.fromkeys(label for reading in readings for label in reading.suspects)
         rows = [(batch, batch.labels.tolist()) for batch in passes]
         triggers: list[Trigger] = []
         for label in suspects:
-            held = [batch.keep(torch.tensor([labels.index(label)])) for batch, labels in rows if label in labels]
+            held = [
+                batch.keep(torch.tensor([row]))
+                for batch, labels in rows
+                for row, own in enumerate(labels)
+                if own == label
+            ]
+            if not held:
+                continue
             smallest = min(held, key=lambda one: float(one.best_size))
             share = inverter.success_on(held_out, smallest.best_mask, smallest.best_pattern, smallest.labels)
             triggers += as_triggers(smallest, *share)
         undecided = ""
-        if not whole:
+        if not in_time:
             undecided = "the time was up before the labels could be compared; give it more"
         elif not any(bool(batch.best_size.isfinite().any()) for batch in passes):
             undecided = "no label has a trigger that works; give more clean images or steps"
@@ -179,30 +227,12 @@ class NeuralCleanse(Auditor):
             counts={
                 "images": len(inverter.images),
                 "held_out_images": len(held_out),
-                "labels": classes,
+                "labels": inverter.model.num_classes,
                 "labels_followed": len({label for _, labels in rows for label in labels}),
                 "rows": inverter.rows_done,
             },
-            evidence={"grids_completed": whole},
+            evidence={"grids_completed": len(passes)},
         )
-
-    def _readings(self, batch: TriggerBatch, pixels: float, classes: int) -> list[Reading]:
-        """The widest gap among the smallest sizes, then the widest among those that remain."""
-        logs, labels = log_size(batch.best_size, pixels), batch.labels
-        readings = []
-        for _ in range(_READINGS):
-            split = separation(logs, classes)
-            if not split.suspects:
-                break
-            order = logs.argsort()
-            chosen, rest = order[: split.suspects], order[split.suspects :]
-            own = split.many_label_p_value
-            p_value = None if own is None else min(1.0, own * len(self.scales))
-            readings.append(
-                Reading(score=split.gap, suspects=tuple(labels[chosen].tolist()), many_label_p_value=p_value)
-            )
-            logs, labels = logs[rest], labels[rest]
-        return readings or [Reading(score=0.0, suspects=())]
 
     def _findings(self, passes: list[TriggerBatch], triggers: list[Trigger], pixels: float) -> tuple[LabelFinding, ...]:
         """One finding per label that was followed to the end, the smallest trigger first."""
@@ -224,6 +254,26 @@ class NeuralCleanse(Auditor):
             score = math.log(pixels / max(1.0, smallest)) if smallest is not None else 0.0
             findings.append(LabelFinding(label=label, score=score, details=summary | details))
         return tuple(sorted(findings, key=lambda finding: -finding.score))
+
+
+def _gaps(labels: Tensor, logs: Tensor, classes: int, tried: int) -> list[Reading]:
+    """The widest gap among the smallest ``logs``, then the widest among those that remain.
+
+    ``classes``: how many labels these are the smallest of, for the test over many labels; ``tried``: how often that is
+    made on one model.
+    """
+    readings = []
+    for _ in range(_READINGS):
+        split = separation(logs, classes)
+        if not split.suspects:
+            break
+        order = logs.argsort()
+        chosen, rest = order[: split.suspects], order[split.suspects :]
+        own = split.many_label_p_value
+        p_value = None if own is None else min(1.0, own * tried)
+        readings.append(Reading(score=split.gap, suspects=tuple(labels[chosen].tolist()), many_label_p_value=p_value))
+        logs, labels = logs[rest], labels[rest]
+    return readings or [Reading(score=0.0, suspects=())]
 
 
 def _smallest(tries: list[TriggerBatch]) -> TriggerBatch:

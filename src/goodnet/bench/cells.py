@@ -37,6 +37,7 @@ class Row(BaseModel):
         audit: name and parameters of an auditor that judges the net, or "none".
         held: clean images that the defender holds; they are drawn from the test images and never measured on.
         seed: of poisoning, initial weights, training and defense.
+        label, published: words and figures to show beside the result; no part of the cell.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +49,8 @@ class Row(BaseModel):
     audit: _NAMED = "none"
     held: int = Field(500, ge=1)
     seed: int = Field(0, ge=0)
+    label: str = ""
+    published: dict[str, JsonValue] = {}
 
 
 def cell_of(values: Mapping[str, JsonValue]) -> Cell:
