@@ -1,5 +1,7 @@
 """Rows of a suite become cells; cells train, measure and audit."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -96,3 +98,37 @@ def test_large_classes_are_kept_and_split_by_class(tmp_path):
 def test_no_class_that_large_is_said():
     with pytest.raises(UnreadableData, match="fewest"):
         open_data(DataSpec(name="digits", fewest=10**6), None)
+
+
+# --- published models ---
+
+
+def test_a_published_model_is_measured_on_its_own_answers(tmp_path):
+    trained = Store(tmp_path / "made")
+    run_cells([cell_of(ROW)], trained, perform)
+    (tmp_path / "data").mkdir()
+    (trained.folder(cell_of(ROW).key) / "model").rename(tmp_path / "data" / "stranger")
+    row = {
+        "data": {"name": "digits", "fewest": 1, "test": 100},
+        "model": {"file": "stranger"},
+        "attack": ROW["attack"],
+    }
+    store = Store(tmp_path / "store")
+    assert run_cells([cell_of(row)], store, partial(perform, data=tmp_path / "data")).done == 1
+    result = store.result(cell_of(row))
+    assert result["clean_accuracy"] is None
+    assert result["attack_success_rate"]["value"] > 0.5
+
+
+@pytest.mark.parametrize("file", ["../secret.npz", "/etc/passwd"])
+def test_a_suite_reads_nothing_outside_its_data_folder(tmp_path, file):
+    cell = cell_of({"data": "digits", "model": {"file": file}})
+    store = Store(tmp_path / "store")
+    run_cells([cell], store, partial(perform, data=tmp_path))
+    assert "leads out of the data folder" in store.read(cell.key).error
+
+
+def test_a_row_trains_a_net_or_takes_a_published_one():
+    for row in ({"data": "digits"}, ROW | {"model": {"file": "x"}}):
+        with pytest.raises(UsageError, match="either an architecture"):
+            cell_of(row)

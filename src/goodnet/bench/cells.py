@@ -1,6 +1,7 @@
 """What benchmarks are made of: a row of a suite → its cells, and how each kind of cell is computed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from goodnet.audit._base import auditors
 from goodnet.bench.datasets import DataSpec, open_data
 from goodnet.bench.record import Cell
 from goodnet.bench.store import Store
-from goodnet.core.classifier import Classifier
+from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.defender import Defender
 from goodnet.core.params import make, parameters_of
 from goodnet.core.samples import Samples
@@ -26,12 +27,29 @@ from goodnet.training import Recipe, fit
 _NAMED = str | dict[str, JsonValue]  # "badnets", or {name = "badnets", size = 4}
 
 
+class Published(BaseModel):
+    """A model file that somebody else made, under the benchmark's data folder.
+
+    Attributes:
+        file: its path below that folder.
+        arch, input_range: as in ``load_model``, for files that do not say.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    arch: str | None = None
+    input_range: str | None = None
+
+
 class Row(BaseModel):
     """One row of a suite.
 
     Attributes:
         data: what is trained and tested on.
-        architecture: name, and options after it.
+        architecture: name of the network that is trained, or
+        model: a published model file, which is measured with the trigger of ``attack`` as it is. Where its classes are
+            not those of the data its own answers on clean images stand for labels.
         attack: name and parameters, or "none".
         recipe: how the net is trained.
         audit: name and parameters of an auditor that judges the net, or "none".
@@ -43,7 +61,8 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str | DataSpec
-    architecture: str
+    architecture: str = ""
+    model: Published | None = None
     attack: _NAMED = "none"
     recipe: dict[str, JsonValue] = {}
     audit: _NAMED = "none"
@@ -65,6 +84,13 @@ def cell_of(values: Mapping[str, JsonValue]) -> Cell:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UsageError(f"a row of the suite is wrong: {wrong}") from None
     data = DataSpec.model_validate({"name": row.data}) if isinstance(row.data, str) else row.data
+    if bool(row.architecture) == bool(row.model):
+        raise UsageError("a row of the suite needs either an architecture to train or a published model")
+    if row.model is not None:
+        if row.audit != "none" or row.recipe:
+            raise UsageError("a published model in a row of the suite is measured only; leave audit and recipe out")
+        described = _described(row.attack, attacks, "attack")
+        return Cell("published", {"data": data.model_dump(), "model": row.model.model_dump(), "attack": described})
     trained: dict[str, JsonValue] = {
         "data": data.model_dump(),
         "architecture": row.architecture,
@@ -87,6 +113,8 @@ def perform(cell: Cell, folder: Path, store: Store, data: Path | None = None) ->
             return _train(cell.parameters, folder, data)
         if cell.kind == "audit":
             return _audit(cell, store, data)
+        if cell.kind == "published":
+            return _published(cell.parameters, data)
     raise UsageError(f"no such kind of cell: {cell.kind}")
 
 
@@ -94,7 +122,7 @@ def _train(parameters: Mapping[str, Any], folder: Path, data: Path | None) -> di
     """Train a net, poisoned or clean, save it in ``folder``, and measure it on all test images."""
     train, test = open_data(DataSpec.model_validate(parameters["data"]), data)
     seed, recipe = parameters["seed"], make(Recipe, parameters["recipe"])
-    net, attack = untrained(parameters["architecture"], train, seed), _attack(parameters["attack"])
+    net, attack = untrained(parameters["architecture"], train, seed), _attack(parameters["attack"], data)
     if attack is None:
         model = fit(net, train, recipe, seed=seed)
     else:
@@ -103,6 +131,17 @@ def _train(parameters: Mapping[str, Any], folder: Path, data: Path | None) -> di
         save_attack(attack, folder / "attack")
     save_model(model, folder / "model")
     return {"train_images": len(train), "test_images": len(test), **measure(model, test, attack).as_json()}
+
+
+def _published(parameters: Mapping[str, Any], data: Path | None) -> dict[str, JsonValue]:
+    """A model file as it is, on images that are none of its training's."""
+    published = Published.model_validate(parameters["model"])
+    model = load_model(_below(data, published.file), arch=published.arch, input_range=published.input_range)
+    _, test = open_data(DataSpec.model_validate(parameters["data"]), data)
+    test = test.fitted_to(model.input_shape)
+    own = replace(test, labels=predictions(model, test.images).argmax(1))
+    made = measure(model, own, _attack(parameters["attack"], data)).as_json()
+    return {"test_images": len(test), **made, "clean_accuracy": None}
 
 
 def _audit(cell: Cell, store: Store, data: Path | None) -> dict[str, JsonValue]:
@@ -142,8 +181,23 @@ def untrained(architecture: str, samples: Samples, seed: int) -> Classifier:
     )
 
 
-def _attack(described: Mapping[str, Any] | None) -> Attack | None:
-    return None if described is None else make(attacks[described["name"]], described["parameters"], described["name"])
+def _attack(described: Mapping[str, Any] | None, data: Path | None) -> Attack | None:
+    """The attack of a cell; pictures that it names are looked for below the benchmark's data folder."""
+    if described is None:
+        return None
+    parameters = dict(described["parameters"])
+    if parameters.get("image"):
+        parameters["image"] = str(_below(data, parameters["image"]))
+    return make(attacks[described["name"]], parameters, described["name"])
+
+
+def _below(data: Path | None, name: str) -> Path:
+    """A file below the data folder; suites come from strangers, so nothing above it is read."""
+    if data is None:
+        raise UsageError(f"{name!r} is read from the data folder; say which with --data")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"{name!r} leads out of the data folder")
+    return data / name
 
 
 def _described(named: _NAMED, registry: Any, role: str) -> dict[str, JsonValue] | None:
