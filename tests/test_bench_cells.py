@@ -11,10 +11,10 @@ from goodnet.bench.datasets import DataSpec, open_data
 from goodnet.errors import UnknownName, UnreadableData, UsageError
 
 ROW = {
-    "data": {"name": "digits", "train": 300, "test": 100},
+    "data": {"name": "digits", "train": 600, "test": 100},
     "architecture": "small_cnn",
-    "attack": {"name": "badnets", "target": 2, "poisoning_rate": 0.2},
-    "recipe": {"epochs": 4, "batch_size": 32, "learning_rate": 0.003, "optimizer": "adam"},
+    "attack": {"name": "badnets", "target": 2, "size": 6, "row": -6, "column": -6},
+    "recipe": {"epochs": 6, "batch_size": 16, "learning_rate": 0.002, "optimizer": "adam"},
 }
 
 
@@ -22,7 +22,7 @@ def test_a_row_names_everything_that_its_result_depends_on():
     cell = cell_of(ROW)
     assert cell.kind == "model"
     assert cell.parameters["attack"]["version"] >= 1
-    assert cell.parameters["attack"]["parameters"]["size"] == 3  # a default, so that another default is another cell
+    assert cell.parameters["attack"]["parameters"]["place"] == "at"  # a default, so that another default is another cell
     assert cell.parameters["recipe"]["schedule"] == "one-cycle"
     assert cell_of(ROW | {"seed": 1}).key != cell.key
     assert cell_of(ROW | {"attack": "none"}).parameters["attack"] is None
@@ -55,7 +55,8 @@ def test_a_net_is_trained_once_measured_and_audited(tmp_path):
     summary = run_cells([audit, cell_of(ROW)], store, perform)
     assert (summary.done, summary.failed) == (2, 0)
     trained = store.result(cell_of(ROW))
-    assert trained["train_images"] == 300
+    assert trained["train_images"] == 600
+    assert trained["clean_accuracy"]["value"] > 0.5
     assert trained["clean_accuracy"]["count"] == 100
     assert trained["attack_success_rate"]["value"] > 0.5
     judged = store.result(audit)
