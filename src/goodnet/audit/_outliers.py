@@ -48,7 +48,8 @@ class Separation:
 def separation(log_sizes: Tensor, num_classes: int) -> Separation:
     """Split the smallest few sizes from the rest where the gap is widest.
 
-    ``log_sizes`` are of the labels that were followed to the end: all K, or the smallest ones when K is large.
+    ``log_sizes`` are of the labels that were followed to the end: all K, or the smallest ones when K is large. Another
+    quantity with an exponential tail, smaller meaning more suspicious, may stand for them.
     The test rests on Rényi's representation: in the tail of a population, j * (the gap after the j-th smallest) are
     independent exponentials of one scale in the log domain, so each over the mean of those further out follows an
     F distribution. It is Bonferroni-corrected for the number of gaps tried.

@@ -159,7 +159,7 @@ class NeuralCleanse(Auditor):
             run.progress((2 * number + 2) / parts, f"{len(first)} labels, grid {self.scales[number]}")
             batches[number] = batch.keep(torch.isin(batch.labels.cpu(), first).nonzero()[:, 0])
             inverter.round(batches[number], steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
-        readings = _gaps(first, -total[first], 0, 1)
+        readings = _gaps(first, -total[first], classes, _READINGS)
         inspection = self._conclude(batches, readings, in_time, inverter, held_out)
         excess = {view.name: view.excess(classes)[first].tolist() for view in views}
         return replace(inspection, evidence={**inspection.evidence, "labels": first.tolist(), "excess": excess})
