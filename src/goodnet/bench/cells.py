@@ -13,15 +13,14 @@ from goodnet.audit._base import auditors
 from goodnet.bench.datasets import DataSpec, open_data
 from goodnet.bench.record import Cell
 from goodnet.bench.store import Store
-from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.classifier import predictions
 from goodnet.core.defender import Defender
 from goodnet.core.params import make, parameters_of
-from goodnet.core.samples import Samples
 from goodnet.errors import UsageError
 from goodnet.evaluation import measure
-from goodnet.models import architectures
 from goodnet.models.load import load_model
 from goodnet.models.save import save_model
+from goodnet.models.untrained import untrained
 from goodnet.training import Recipe, fit
 
 _NAMED = str | dict[str, JsonValue]  # "badnets", or {name = "badnets", size = 4}
@@ -163,22 +162,6 @@ def _audit(cell: Cell, store: Store, data: Path | None) -> dict[str, JsonValue]:
         "score": verdict.score,
         "audit_seconds": verdict.provenance.seconds,
     }
-
-
-def untrained(architecture: str, samples: Samples, seed: int) -> Classifier:
-    """A network for these labeled samples with random weights, drawn by ``seed``."""
-    assert samples.labels is not None
-    num_classes = int(samples.labels.max()) + 1
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = architectures.build(architecture, num_classes=num_classes, input_shape=samples.shape)
-    return Classifier(
-        net,
-        input_shape=samples.shape,
-        num_classes=num_classes,
-        architecture=architecture,
-        class_names=samples.class_names,
-    )
 
 
 def _attack(described: Mapping[str, Any] | None, data: Path | None) -> Attack | None:
