@@ -3,6 +3,8 @@
 from goodnet.evaluation.auroc import Ranking, ranking, roc_points
 from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
 from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
+from goodnet.evaluation.files import FileEvaluation, evaluate_file
+from goodnet.evaluation.plan import Plan, plan_of, read_plan
 from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
 from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
 from goodnet.evaluation.seeds import Spread, paired_difference, spread
@@ -13,17 +15,21 @@ from goodnet.evaluation.stamped import (
     n_plus_one_on_stamped,
     recovered_accuracy,
 )
+from goodnet.evaluation.training_run import TrainingRun, train_run
 
 __all__ = [
     "Change",
     "Evaluation",
+    "FileEvaluation",
     "NPlusOneRates",
     "OperatingPoint",
     "Outcome",
+    "Plan",
     "Ranking",
     "Rate",
     "Removal",
     "Spread",
+    "TrainingRun",
     "accuracy_per_class",
     "at_false_positive_rate",
     "at_threshold",
@@ -31,15 +37,19 @@ __all__ = [
     "clean_accuracy",
     "defense_effectiveness",
     "evaluate",
+    "evaluate_file",
     "harm_per_class",
     "measure",
     "n_plus_one_on_clean",
     "n_plus_one_on_stamped",
     "paired_difference",
+    "plan_of",
     "ranking",
+    "read_plan",
     "recovered_accuracy",
     "removal",
     "repair_succeeded",
     "roc_points",
     "spread",
+    "train_run",
 ]
