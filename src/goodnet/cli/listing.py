@@ -8,31 +8,43 @@ from typing import Annotated, Any
 import typer
 
 from goodnet.cli import _options, _outcome
+from goodnet.cli._values import written
 from goodnet.core.registry import unknown_name
 from goodnet.errors import UnknownName
 
 Role = Annotated[
     str | None, typer.Argument(metavar="[ROLE]", help="auditors, attacks, architectures or data; else all.")
 ]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
 
 
 @_outcome.ends_in_words
-def listing(role: Role = None, as_json: _options.Json = False) -> int:
-    """Show auditors, attacks, architectures and data layouts.
+def listing(role: Role = None, name: Name = None, as_json: _options.Json = False) -> int:
+    """Show auditors, attacks, architectures and data layouts, and what --set takes with its default and range.
 
     \b
     Examples:
       goodnet list
+      goodnet list attacks badnets
       goodnet list auditors --json
     """
     makers = {"auditors": _auditors, "attacks": _attacks, "architectures": _architectures, "data": _data}
     if role is not None and role not in makers:
         raise UnknownName(unknown_name("role", role, tuple(makers)))
-    lists = {name: make() for name, make in makers.items() if role in (None, name)}
+    lists = {title: make() for title, make in makers.items() if role in (None, title)}
+    if role is not None and name is not None:
+        lists[role] = _only(name, role, lists[role])
     typer.echo(
         json.dumps({"schema": 1, **lists}, indent=1) if as_json else "\n\n".join(map(_shown, lists, lists.values()))
     )
     return _outcome.NOTHING_FOUND
+
+
+def _only(name: str, role: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    chosen = [row for row in rows if row["name"] == name]
+    if not chosen:
+        raise UnknownName(unknown_name(f"name among the {role}", name, tuple(row["name"] for row in rows)))
+    return chosen
 
 
 def _auditors() -> list[dict[str, Any]]:
@@ -57,7 +69,7 @@ def _methods(registry: Iterable[type[Any]]) -> list[dict[str, Any]]:
             "needs": [need.name.lower().replace("_", " ") for need in method.card.needs],
             "assumes": list(method.card.assumes),
             "source": method.card.source,
-            "parameters": [_parameter(field) for field in dataclasses.fields(method)],
+            "parameters": [_parameter(field) for field in dataclasses.fields(method) if "doc" in field.metadata],
         }
         for method in registry
     ]
@@ -67,7 +79,7 @@ def _parameter(field: "dataclasses.Field[Any]") -> dict[str, Any]:
     limits = field.metadata
     return {
         "name": field.name,
-        "default": None if field.default is dataclasses.MISSING else field.default,
+        "default": field.default,
         "low": limits.get("low"),
         "high": limits.get("high"),
         "choices": list(limits.get("choices", ())),
@@ -104,5 +116,18 @@ def _shown(role: str, rows: list[dict[str, Any]]) -> str:
         if "needs" in row:
             lines.append(f"  {'':<{width}}  {row['source']}; needs {', '.join(row['needs']) or 'nothing'}")
         for parameter in row.get("parameters", ()):
-            lines.append(f"  {'':<{width}}    {parameter['name']}={parameter['default']}: {parameter['summary']}")
+            lines.append(f"  {'':<{width}}    {_setting(parameter)}")
     return "\n".join(lines)
+
+
+def _setting(parameter: dict[str, Any]) -> str:
+    """A parameter with its default as one would type it, what it is, and what it may be."""
+    default = " (not set)" if parameter["default"] is None else f"={written(parameter['default'])}"
+    allowed = ", ".join(map(str, parameter["choices"])) or _range(parameter["low"], parameter["high"])
+    return f"{parameter['name']}{default}  {parameter['summary']}{f' ({allowed})' if allowed else ''}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else ""
+    return f"{low:g} to {high:g}"
