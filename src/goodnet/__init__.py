@@ -7,25 +7,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from goodnet.attacks import load_attack, save_attack
     from goodnet.core.classifier import Classifier
     from goodnet.core.defender import Defender
     from goodnet.core.samples import Samples
     from goodnet.data.load import load_data
+    from goodnet.evaluation.evaluate import evaluate, measure
     from goodnet.models.load import load_model
     from goodnet.models.save import save_model
+    from goodnet.models.untrained import untrained
+    from goodnet.training.fit import fit
+    from goodnet.training.recipe import Recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "goodnet.core.classifier",
     "Defender": "goodnet.core.defender",
+    "Recipe": "goodnet.training.recipe",
     "Samples": "goodnet.core.samples",
+    "evaluate": "goodnet.evaluation.evaluate",
+    "fit": "goodnet.training.fit",
+    "load_attack": "goodnet.attacks",
     "load_data": "goodnet.data.load",
     "load_model": "goodnet.models.load",
+    "measure": "goodnet.evaluation.evaluate",
+    "save_attack": "goodnet.attacks",
     "save_model": "goodnet.models.save",
+    "untrained": "goodnet.models.untrained",
 }
 
-__all__ = ["Classifier", "Defender", "Samples", "__version__", "load_data", "load_model", "save_model"]
+__all__ = [
+    "Classifier",
+    "Defender",
+    "Recipe",
+    "Samples",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load_attack",
+    "load_data",
+    "load_model",
+    "measure",
+    "save_attack",
+    "save_model",
+    "untrained",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,12 @@ import typer
 
 import goodnet
 from goodnet.cli import _outcome, bank
+from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
+from goodnet.cli.evaluate import evaluate
 from goodnet.cli.listing import listing
 from goodnet.cli.scan import scan
+from goodnet.cli.train import train
 
 app = typer.Typer(
     add_completion=False,
@@ -40,12 +43,17 @@ def goodnet_(
       goodnet audit model.h5 --data clean/ --out report/
       goodnet scan model.pt
       goodnet list auditors
+      goodnet train --data digits --attack badnets --out net/
+      goodnet evaluate net/model --data digits --attack net/attack
     """
 
 
 app.command("audit")(audit)
 app.command("scan")(scan)
 app.command("list")(listing)
+app.command("attack")(attack)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
 app.add_typer(bank.app, name="bank")
 
 
