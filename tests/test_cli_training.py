@@ -230,6 +230,22 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(call: Call, n
     assert "no unfinished run" in nothing.stderr
 
 
+@pytest.mark.parametrize(("kept", "words"), [(True, "--resume goes on"), (False, "nothing to go on from")])
+def test_ctrl_c_says_whether_the_run_can_go_on(
+    call: Call, monkeypatch: pytest.MonkeyPatch, kept: bool, words: str
+) -> None:
+    def stopped(plan: Plan, **_: object) -> None:
+        if kept:
+            Path(plan.out, "unfinished").mkdir(parents=True)
+            Path(plan.out, "unfinished", "checkpoint.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("goodnet.evaluation.train_run", stopped)
+    result = call("train", "--data", "digits", "--out", "net")
+    assert result.exit_code == 130
+    assert words in result.stderr
+
+
 def test_resume_says_that_an_attacker_who_trains_keeps_no_checkpoint(call: Call) -> None:
     result = call("train", "--data", "digits", *NET, "--attack", "wanet", "--out", "net", "--resume")
     assert result.exit_code == 2

@@ -64,4 +64,4 @@ def _line(name: str, rate: Rate, meaning: str) -> str:
 
 
 def _points(drop: float | None) -> str:
-    return "nothing to count" if drop is None else f"{100 * drop:+.1f} points".replace("+", "")
+    return "nothing to count" if drop is None else f"{100 * drop:z.1f} points"
