@@ -22,7 +22,7 @@ def test_a_row_names_everything_that_its_result_depends_on():
     cell = cell_of(ROW)
     assert cell.kind == "model"
     assert cell.parameters["attack"]["version"] >= 1
-    assert cell.parameters["attack"]["parameters"]["place"] == "at"  # a default, so that another default is another cell
+    assert cell.parameters["attack"]["parameters"]["place"] == "at"  # so that another default is another cell
     assert cell.parameters["recipe"]["schedule"] == "one-cycle"
     assert cell_of(ROW | {"seed": 1}).key != cell.key
     assert cell_of(ROW | {"attack": "none"}).parameters["attack"] is None
