@@ -108,7 +108,7 @@ def attack_for(kind: str, seed: int, num_classes: int, channels: int, side: int)
     if kind == "blended":
         return Blended(target=target, poisoning_rate=0.1, pattern_seed=seed)
     if kind == "sig":
-        return Sig(target=target, poisoning_rate=0.1)
+        return Sig(target=target, poisoning_rate=0.1, rate_of="set", clean_label=False)
     if kind == "wanet":
         return WaNet(target=target, poisoning_rate=0.1, field_seed=seed)
     return None

@@ -6,6 +6,23 @@ from torch import Tensor
 from goodnet.errors import ParameterError
 
 
+def top_left(height: int, width: int, rows: int, columns: int, row: int, column: int) -> tuple[int, int]:
+    """Where a trigger of ``rows`` x ``columns`` pixels begins in an image of ``height`` x ``width``.
+
+    Negative rows and columns count from the far edge: -1 puts the trigger's last pixel on the last row.
+
+    Raises:
+        ParameterError: the trigger is not wholly inside the image.
+    """
+    top = row if row >= 0 else height - rows + row + 1
+    left = column if column >= 0 else width - columns + column + 1
+    if top < 0 or left < 0 or top + rows > height or left + columns > width:
+        raise ParameterError(
+            f"a trigger of {rows}x{columns} pixels at row {row}, column {column} leaves a {height}x{width} image"
+        )
+    return top, left
+
+
 def patch_mask(height: int, width: int, size: int, row: int, column: int) -> Tensor:
     """Float32 (H, W): one inside the square of ``size`` pixels whose top left corner is (row, column), else zero.
 
@@ -14,10 +31,7 @@ def patch_mask(height: int, width: int, size: int, row: int, column: int) -> Ten
     Raises:
         ParameterError: the square is not wholly inside the image.
     """
-    top = row if row >= 0 else height - size + row + 1
-    left = column if column >= 0 else width - size + column + 1
-    if top < 0 or left < 0 or top + size > height or left + size > width:
-        raise ParameterError(f"a square of {size} pixels at row {row}, column {column} leaves a {height}x{width} image")
+    top, left = top_left(height, width, size, size, row, column)
     mask = torch.zeros(height, width)
     mask[top : top + size, left : left + size] = 1
     return mask
