@@ -7,7 +7,7 @@ from goodnet.bench.engines.ray_engine import Ray
 from goodnet.bench.engines.serial import Serial
 from goodnet.bench.record import Cell, Record
 from goodnet.bench.store import Store
-from goodnet.bench.suite import Suite, load_suite
+from goodnet.bench.suite import Suite, load_suite, open_suite, shipped_suites
 
 __all__ = [
     "Cell",
@@ -22,5 +22,7 @@ __all__ = [
     "Suite",
     "Summary",
     "load_suite",
+    "open_suite",
     "run_cells",
+    "shipped_suites",
 ]

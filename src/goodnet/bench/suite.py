@@ -1,5 +1,6 @@
 """Suites: a TOML file that says which combinations a benchmark is made of."""
 
+import importlib.resources
 import itertools
 import os
 import tomllib
@@ -12,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from goodnet.bench.record import canonical
 from goodnet.core.registry import unknown_name
 from goodnet.errors import UnknownName, UnreadableFile
+
+_WHOLE = "full"  # the size that every suite has: its defaults as they are
 
 
 def _finite(value: JsonValue) -> JsonValue:
@@ -45,20 +48,43 @@ class Suite(BaseModel):
         """The rows in the order of the file, the last list of a grid varying fastest, each row once.
 
         Args:
-            size: one of ``sizes``; None for the defaults as they are. What a grid lists, no size changes.
+            size: one of ``sizes``; None, and "full" unless ``sizes`` says otherwise, for the defaults as they are. What
+                a grid lists, no size changes.
 
         Raises:
             UnknownName: no such size.
         """
-        if size is not None and size not in self.sizes:
-            raise UnknownName(unknown_name("size", size, tuple(self.sizes)))
-        base = self.defaults | (self.sizes[size] if size is not None else {})
+        size = size or _WHOLE
+        if size != _WHOLE and size not in self.sizes:
+            raise UnknownName(unknown_name("size", size, tuple(sorted({_WHOLE, *self.sizes}))))
+        base = self.defaults | self.sizes.get(size, {})
         rows: dict[str, Row] = {}
         for grid in self.grid:
             for values in itertools.product(*grid.values()):
                 row = base | dict(zip(grid, values, strict=True))
                 rows.setdefault(canonical(row), row)
         return list(rows.values())
+
+
+def shipped_suites() -> tuple[str, ...]:
+    """Names of the suites that ship with goodnet."""
+    files = importlib.resources.files("goodnet") / "suites"
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files.iterdir() if file.name.endswith(".toml")))
+
+
+def open_suite(name: str) -> Suite:
+    """A suite that ships with goodnet, or a file: whatever ends in ``.toml`` or has a folder in it is a path.
+
+    Raises:
+        UnknownName: no suite of that name ships.
+        UnreadableFile: see ``load_suite``.
+    """
+    if name.endswith(".toml") or Path(name).name != name:
+        return load_suite(name)
+    if name not in shipped_suites():
+        raise UnknownName(f"{unknown_name('suite', name, shipped_suites())} Another one is given as a path, mine.toml.")
+    with importlib.resources.as_file(importlib.resources.files("goodnet") / "suites" / f"{name}.toml") as path:
+        return load_suite(path)
 
 
 def load_suite(path: str | os.PathLike[str]) -> Suite:
