@@ -1,0 +1,186 @@
+"""Table: the rows of a suite with what a store knows about them, whoever computed it, and what is still missing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from goodnet.attacks import attacks
+from goodnet.audit._base import auditors
+from goodnet.bench import naming
+from goodnet.bench.cells import cell_of
+from goodnet.bench.record import Cell, canonical
+from goodnet.bench.store import Store
+from goodnet.bench.suite import Suite
+from goodnet.bench.trial import STATUSES, Trial, trial_of
+from goodnet.errors import UsageError
+from goodnet.evaluation import Rate, Spread, spread
+
+
+class Figures(BaseModel):
+    """What somebody published for a row: the table ``published`` of a suite.
+
+    Attributes:
+        source: where it stands.
+        clean_accuracy, attack_success_rate: shares in [0, 1]; None where nothing was said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = ""
+    clean_accuracy: float | None = Field(None, ge=0, le=1)
+    attack_success_rate: float | None = Field(None, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """A row of the table: what was tried, in short words, and a trial for each seed.
+
+    Attributes:
+        values: the row of the suite (of the first trial).
+        data, architecture, recipe, attack, audit: names, with the parameters that differ from their defaults.
+        label: what the suite calls it, or "".
+        published: figures to compare with, or None.
+        trials: one for each seed, at least one.
+    """
+
+    values: Mapping[str, JsonValue]
+    data: str
+    architecture: str
+    recipe: str
+    attack: str
+    audit: str
+    label: str
+    published: Figures | None
+    trials: tuple[Trial, ...]
+
+    @property
+    def accuracy(self) -> Spread:
+        """Clean accuracy over the seeds."""
+        return _spread(trial.accuracy for trial in self.trials)
+
+    @property
+    def success(self) -> Spread:
+        """Attack success over the seeds."""
+        return _spread(trial.success for trial in self.trials)
+
+    @property
+    def accuracy_difference(self) -> float | None:
+        """Measured minus published clean accuracy; None where one of the two is not known."""
+        return _minus(self.accuracy.mean, self.published.clean_accuracy if self.published else None)
+
+    @property
+    def success_difference(self) -> float | None:
+        """Measured minus published attack success; None where one of the two is not known."""
+        return _minus(self.success.mean, self.published.attack_success_rate if self.published else None)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "data": self.data,
+            "architecture": self.architecture,
+            "recipe": self.recipe,
+            "attack": self.attack,
+            "audit": self.audit,
+            "row": dict(self.values),
+            "clean_accuracy": asdict(self.accuracy),
+            "attack_success_rate": asdict(self.success),
+            "published": None if self.published is None else self.published.model_dump(),
+            "difference": {
+                "clean_accuracy": self.accuracy_difference,
+                "attack_success_rate": self.success_difference,
+            },
+            "trials": [trial.as_json() for trial in self.trials],
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """A suite with what a store knows about each of its rows.
+
+    Attributes:
+        name, summary: of the suite.
+        size: of the suite; "full" where none was chosen.
+        rows: in the order of the suite.
+    """
+
+    name: str
+    summary: str
+    size: str
+    rows: tuple[TableRow, ...]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Those of all rows."""
+        return tuple(trial for row in self.rows for trial in row.trials)
+
+    def count(self, status: str) -> int:
+        """How many trials are "done", "failed" or "missing"."""
+        return sum(trial.status == status for trial in self.trials)
+
+    def gathered(self) -> "Table":
+        """The same, rows that differ in nothing but the seed as one; trials that are one cell count once."""
+        together: dict[str, TableRow] = {}
+        for row in self.rows:
+            name = canonical({key: value for key, value in row.values.items() if key != "seed"})
+            first = together.setdefault(name, row)
+            known = {trial.key for trial in first.trials}
+            fresh = (trial for trial in row.trials if trial.key not in known)
+            together[name] = replace(first, trials=(*first.trials, *fresh))
+        return replace(self, rows=tuple(together.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "suite": self.name,
+            "size": self.size,
+            **{status: self.count(status) for status in STATUSES},
+            "rows": [row.as_json() for row in self.rows],
+        }
+
+
+def table(suite: Suite, size: str, store: Store) -> Table:
+    """The rows of a suite with what ``store`` knows, each with one trial.
+
+    Raises:
+        UnknownName: the suite has no such size.
+        UsageError: a row is wrong; see ``cell_of``.
+    """
+    rows = tuple(_table_row(values, cell_of(values), store) for values in suite.rows(size))
+    return Table(suite.name, suite.summary, size, rows)
+
+
+def _table_row(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> TableRow:
+    parameters: Mapping[str, Any] = cell.parameters
+    audited = cell.kind == "audit"
+    tried = parameters["model"] if audited else parameters
+    return TableRow(
+        values=values,
+        data=naming.data(tried["data"]),
+        architecture=tried["architecture"] if "architecture" in tried else tried["model"]["file"],
+        recipe=naming.recipe(tried.get("recipe")),
+        attack=naming.method(tried["attack"], attacks),
+        audit=naming.audit(parameters, auditors) if audited else "none",
+        label=str(values.get("label", "")),
+        published=_figures(values.get("published")),
+        trials=(trial_of(values, cell, store),),
+    )
+
+
+def _figures(published: JsonValue) -> Figures | None:
+    if not published:
+        return None
+    try:
+        return Figures.model_validate(published)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UsageError(f"what a row of the suite has under published is wrong: {wrong}") from None
+
+
+def _minus(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _spread(rates: Iterable[Rate | None]) -> Spread:
+    return spread([rate.value for rate in rates if rate is not None and rate.value is not None])
