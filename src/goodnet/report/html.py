@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import goodnet
@@ -40,14 +40,14 @@ def write_report(folder: str | os.PathLike[str], items: Sequence[AuditedFile]) -
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{folder} is a file, or lies in one; give a folder for the report") from None
-    _write_all(folder, {"report.json": data.encode(), "report.html": page})
+    write_files(folder, {"report.json": data.encode(), "report.html": page})
     return folder / "report.html"
 
 
 def render(items: Sequence[AuditedFile]) -> str:
     """The page as HTML."""
     return (
-        _environment()
+        environment("goodnet.report")
         .get_template("report.html")
         .render(
             sections=[section(position, item) for position, item in enumerate(items, 1)],
@@ -60,10 +60,14 @@ def render(items: Sequence[AuditedFile]) -> str:
     )
 
 
-def _environment() -> Environment:
-    """Jinja that escapes everything: file names, class names and messages come from strangers."""
-    environment = Environment(
-        loader=PackageLoader("goodnet.report"),
+def environment(*packages: str) -> Environment:
+    """Jinja that escapes everything: file names, class names and messages come from strangers.
+
+    Args:
+        packages: whose folders ``templates`` are looked in, in this order.
+    """
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -72,11 +76,11 @@ def _environment() -> Environment:
             words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
-    environment.globals["words"] = words
-    return environment
+    made.globals["words"] = words
+    return made
 
 
-def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write every file beside its final name first, so that a full disk leaves the old files as they were."""
     with ExitStack() as undo:
         waiting = {}

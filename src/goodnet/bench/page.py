@@ -1,0 +1,190 @@
+"""write_page: a benchmark as one page that opens anywhere and needs no network: table, plots, and how it was made."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from markupsafe import Markup
+
+import goodnet
+from goodnet.bench import sentences
+from goodnet.bench.plots import bars, scatter
+from goodnet.bench.table import Table, TableRow
+from goodnet.errors import UsageError
+from goodnet.evaluation import Rate, Spread
+from goodnet.report.html import environment, write_files
+from goodnet.report.words import duration, file_size, percent
+
+_SIZES = {"wide": (820, 400), "narrow": (330, 330)}  # of the plot, in pixels
+_TONES = {
+    "found, right target": "good",
+    "rightly not flagged": "good",
+    "found": "good",
+    "found, wrong target": "fair",
+    "inconclusive": "open",
+    "not run yet": "open",
+    "false alarm": "bad",
+    "missed": "bad",
+    "failed": "bad",
+}
+
+HOW_TO_READ = (
+    "Clean accuracy is the share of test images without a trigger that are answered with their label. Attack success "
+    "is the share of stamped images, of those that the attack is meant for, that are answered as the attacker wants.",
+    "Both stand with their counts and the exact 95 % interval of Clopper and Pearson. It says how much the choice of "
+    "test images matters, not how much another seed would. Over several seeds: mean ± standard deviation of one run.",
+    "An auditor never sees the truth; its verdict is compared with it here. “Found, right target” means that it "
+    "flagged the net and named exactly the labels of the attack. “Inconclusive” is an honest answer, but no help.",
+    "A difference is measured minus published, in points of percentage.",
+    "Time is that of training and audit together, memory the most that the process held, libraries included.",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, smaller and on demand; what it is sorted by (None: last) and filtered by; its tone."""
+
+    text: str
+    small: tuple[str, ...] = ()
+    folded: str = ""
+    value: float | str | None = None
+    choice: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, "text" or "number", and the cell of a row."""
+
+    heading: str
+    kind: str
+    cell: Callable[[TableRow], Cell]
+
+
+def write_page(table: Table, path: str | os.PathLike[str]) -> Path:
+    """Write the page; it appears complete or not at all, and takes the place of a file that was there.
+
+    Raises:
+        UsageError: ``path`` is a folder, or lies in none.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: give a file in a folder that is there")
+    write_files(path.parent, {path.name: render(table).encode("utf-8", "backslashreplace")})
+    return path
+
+
+def render(table: Table) -> str:
+    """The page as HTML."""
+    templates = environment("goodnet.bench", "goodnet.report")
+    script = templates.get_template("leaderboard.js").render()
+    columns = _columns(table)
+    return templates.get_template("leaderboard.html").render(
+        table=table,
+        columns=columns,
+        rows=[[column.cell(row) for column in columns] for row in table.rows],
+        plots={name: plot for name, size in _SIZES.items() if (plot := scatter(table, *size)) is not None},
+        bars=bars(table),
+        tones=_TONES,
+        facts=_facts(table),
+        problems=sentences.problems(table),
+        how_to_read=HOW_TO_READ,
+        script=Markup(script),  # noqa: S704 - ours, without anything of the table in it
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        progress=sentences.progress(table),
+        version=goodnet.__version__,
+        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _columns(table: Table) -> list[Column]:
+    tried = [Column(name, "text", _tried(text)) for name, text in sentences.differing(table).items()]
+    published = [
+        Column("accuracy, difference", "number", _accuracy_difference),
+        Column("success, difference", "number", _success_difference),
+    ]
+    return [
+        Column("attack", "text", _attack),
+        *tried,
+        Column("clean accuracy", "number", lambda row: _rate([one.accuracy for one in row.trials], row.accuracy)),
+        Column("attack success", "number", lambda row: _rate([one.success for one in row.trials], row.success)),
+        *(published if any(row.published for row in table.rows) else []),
+        *([Column("verdict", "text", _verdict)] if sentences.audited(table) else []),
+        Column("time", "number", _time),
+        Column("memory", "number", _memory),
+        Column("status", "text", _status),
+    ]
+
+
+def _tried(text: Callable[[TableRow], str]) -> Callable[[TableRow], Cell]:
+    return lambda row: Cell(text(row), value=text(row), choice=text(row))
+
+
+def _attack(row: TableRow) -> Cell:
+    method, _, parameters = row.attack.partition(" ")
+    if row.label:
+        return Cell(row.label, folded=row.attack, value=row.label, choice=method)
+    return Cell(method, (parameters,) if parameters else (), value=row.attack, choice=method)
+
+
+def _rate(rates: list[Rate | None], over: Spread) -> Cell:
+    shown, *small = sentences.rate_lines(rates, over)
+    return Cell(shown, tuple(small), value=over.mean)
+
+
+def _accuracy_difference(row: TableRow) -> Cell:
+    said = None if row.published is None else row.published.clean_accuracy
+    return _difference(row, said, row.accuracy_difference)
+
+
+def _success_difference(row: TableRow) -> Cell:
+    said = None if row.published is None else row.published.attack_success_rate
+    return _difference(row, said, row.success_difference)
+
+
+def _difference(row: TableRow, said: float | None, difference: float | None) -> Cell:
+    if said is None or row.published is None:
+        return Cell("–")
+    shown = "–" if difference is None else f"{sentences.points(difference)} points"
+    return Cell(shown, (f"published {percent(said)}", row.published.source), value=difference)
+
+
+def _verdict(row: TableRow) -> Cell:
+    outcome, *small = sentences.verdict_lines(row)
+    return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=_TONES.get(outcome, ""))
+
+
+def _time(row: TableRow) -> Cell:
+    seconds = [trial.seconds for trial in row.trials if trial.seconds is not None]
+    return Cell(duration(sum(seconds)), value=sum(seconds)) if seconds else Cell("–")
+
+
+def _memory(row: TableRow) -> Cell:
+    memory = [trial.peak_memory_bytes for trial in row.trials if trial.peak_memory_bytes]
+    return Cell(file_size(max(memory)), value=max(memory)) if memory else Cell("–")
+
+
+def _status(row: TableRow) -> Cell:
+    words = sentences.status(row)
+    return Cell(words, value=words, choice=words, tone=_TONES.get(words, ""))
+
+
+def _facts(table: Table) -> list[tuple[str, str]]:
+    """How the table came about: (name, text)."""
+    records = {record.key: record for trial in table.trials for record in trial.records}.values()
+    finished = sorted(f"{record.finished[:16].replace('T', ' ')} UTC" for record in records)
+    versions = sorted({f"{name} {version}" for record in records for name, version in record.versions.items()})
+    commits = sorted({record.git for record in records if record.git})
+    facts = {
+        "Suite": f"{table.name}, size {table.size}",
+        **{name.capitalize(): text for name, text in sentences.shared(table).items()},
+        "Computed": f"{finished[0]} to {finished[-1]}" if finished else "nothing yet",
+        "Computing time": duration(sum(record.seconds for record in records)),
+        "Versions": ", ".join(versions),
+        "Commit of goodnet": ", ".join(commits),
+    }
+    return [(name, text) for name, text in facts.items() if text]
