@@ -13,14 +13,14 @@ from goodnet.core.registry import unknown_name
 from goodnet.errors import UnknownName
 
 Role = Annotated[
-    str | None, typer.Argument(metavar="[ROLE]", help="auditors, attacks, architectures or data; else all.")
+    str | None, typer.Argument(metavar="[ROLE]", help="auditors, attacks, architectures, data or suites; else all.")
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
 
 
 @_outcome.ends_in_words
 def listing(role: Role = None, name: Name = None, as_json: _options.Json = False) -> int:
-    """Show auditors, attacks, architectures and data layouts, and what --set takes with its default and range.
+    """Show auditors, attacks, architectures, data layouts and suites, and what --set takes with default and range.
 
     \b
     Examples:
@@ -28,7 +28,13 @@ def listing(role: Role = None, name: Name = None, as_json: _options.Json = False
       goodnet list attacks badnets
       goodnet list auditors --json
     """
-    makers = {"auditors": _auditors, "attacks": _attacks, "architectures": _architectures, "data": _data}
+    makers = {
+        "auditors": _auditors,
+        "attacks": _attacks,
+        "architectures": _architectures,
+        "data": _data,
+        "suites": _suites,
+    }
     if role is not None and role not in makers:
         raise UnknownName(unknown_name("role", role, tuple(makers)))
     lists = {title: make() for title, make in makers.items() if role in (None, title)}
@@ -107,6 +113,21 @@ def _data() -> list[dict[str, Any]]:
     return [{"name": layout.name, "summary": layout.description, "where": layout.where} for layout in layouts()]
 
 
+def _suites() -> list[dict[str, Any]]:
+    from goodnet.bench import open_suite, shipped_suites
+
+    suites = [open_suite(name) for name in shipped_suites()]
+    return [
+        {
+            "name": suite.name,
+            "summary": suite.summary,
+            "sizes": sorted({"full", *suite.sizes}),
+            "rows": len(suite.rows()),
+        }
+        for suite in suites
+    ]
+
+
 def _shown(role: str, rows: list[dict[str, Any]]) -> str:
     """One paragraph per role: a line for each name, and below it what can be set."""
     width = max((len(row["name"]) for row in rows), default=0)
@@ -115,6 +136,8 @@ def _shown(role: str, rows: list[dict[str, Any]]) -> str:
         lines.append(f"  {row['name']:<{width}}  {row['summary']}")
         if "needs" in row:
             lines.append(f"  {'':<{width}}  {row['source']}; needs {', '.join(row['needs']) or 'nothing'}")
+        if "sizes" in row:
+            lines.append(f"  {'':<{width}}  {row['rows']} rows; sizes {', '.join(row['sizes'])}")
         for parameter in row.get("parameters", ()):
             lines.append(f"  {'':<{width}}    {_setting(parameter)}")
     return "\n".join(lines)

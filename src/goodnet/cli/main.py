@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import goodnet
-from goodnet.cli import _outcome, bank
+from goodnet.cli import _outcome, bank, bench
 from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
 from goodnet.cli.evaluate import evaluate
@@ -45,6 +45,7 @@ def goodnet_(
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
       goodnet evaluate net/model --data digits --attack net/attack
+      goodnet bench run quick --size small
     """
 
 
@@ -55,6 +56,7 @@ app.command("attack")(attack)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.add_typer(bank.app, name="bank")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
