@@ -176,7 +176,8 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:  # somebody else's process
         return True
-    return True
+    status = Path(f"/proc/{pid}/status")  # a zombie that nobody has buried yet writes no more
+    return not (status.exists() and "State:\tZ" in status.read_text())
 
 
 def _flush(path: Path) -> None:
