@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from bench_stores import filled, suite_file
 from typer.testing import CliRunner, Result
 
-from goodnet.bench import Store, load_suite
+from goodnet.bench import Store, load_suite, shipped_suites
 from goodnet.bench.cells import cell_of
 from goodnet.cli.main import app
 
@@ -28,6 +29,7 @@ data = { name = "digits", train = 40, test = 40 }
 [[grid]]
 attack = ["none", { name = "badnets", target = 3 }]
 """
+PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
 ABSENT = TINY.replace('name = "digits"', 'name = "gtsrb"')
 
 Call = Callable[..., Result]
@@ -171,3 +173,16 @@ def test_help_comes_without_torch_and_with_examples() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_suite_on_the_benchmark_page_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    suite = load_suite(suite_file(tmp_path, block))
+    assert len({cell_of(row).key for size in ("full", "small") for row in suite.rows(size)}) == 18
+
+
+def test_the_commands_on_the_benchmark_page_are_ours() -> None:
+    for command in re.findall(r"^goodnet (.*)$", PAGE.read_text(), re.MULTILINE):
+        words = [word for word in command.split() if not word.startswith("-")]
+        assert CliRunner().invoke(app, [*words[: 2 if words[0] == "bench" else 1], "--help"]).exit_code == 0
+        assert words[2 if words[0] == "bench" else 1] in (*shipped_suites(), "suites")
