@@ -143,7 +143,7 @@ def points(difference: float) -> str:
 
 def _interval(rate: Rate) -> str:
     interval = rate.interval()
-    return "" if interval is None else "[{}–{}]".format(*(percent(end).removesuffix("%") for end in interval))
+    return "" if interval is None else f"[{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]"
 
 
 def _published_lines(share: float | None, difference: float | None) -> list[str]:
