@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from goodnet.attacks import Attack, attacks, load_attack, save_attack
 from goodnet.audit._base import auditors
-from goodnet.bench.datasets import DataSpec, open_data
+from goodnet.bench.datasets import DataSpec, below, open_data
 from goodnet.bench.record import Cell
 from goodnet.bench.store import Store
 from goodnet.core.classifier import predictions
@@ -135,7 +135,7 @@ def _train(parameters: Mapping[str, Any], folder: Path, data: Path | None) -> di
 def _published(parameters: Mapping[str, Any], data: Path | None) -> dict[str, JsonValue]:
     """A model file as it is, on images that are none of its training's."""
     published = Published.model_validate(parameters["model"])
-    model = load_model(_below(data, published.file), arch=published.arch, input_range=published.input_range)
+    model = load_model(below(data, published.file), arch=published.arch, input_range=published.input_range)
     _, test = open_data(DataSpec.model_validate(parameters["data"]), data)
     test = test.fitted_to(model.input_shape)
     own = replace(test, labels=predictions(model, test.images).argmax(1))
@@ -170,17 +170,8 @@ def _attack(described: Mapping[str, Any] | None, data: Path | None) -> Attack | 
         return None
     parameters = dict(described["parameters"])
     if parameters.get("image"):
-        parameters["image"] = str(_below(data, parameters["image"]))
+        parameters["image"] = str(below(data, parameters["image"]))
     return make(attacks[described["name"]], parameters, described["name"])
-
-
-def _below(data: Path | None, name: str) -> Path:
-    """A file below the data folder; suites come from strangers, so nothing above it is read."""
-    if data is None:
-        raise UsageError(f"{name!r} is read from the data folder; say which with --data")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UsageError(f"{name!r} leads out of the data folder")
-    return data / name
 
 
 def _described(named: _NAMED, registry: Any, role: str) -> dict[str, JsonValue] | None:

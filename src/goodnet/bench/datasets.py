@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from goodnet.core.samples import Samples
 from goodnet.data.load import load_data
-from goodnet.errors import UnreadableData
+from goodnet.errors import UnreadableData, UsageError
 
 _TEST_SHARE = 0.2  # of a set that its owners have not split
 
@@ -39,15 +39,27 @@ def open_data(spec: DataSpec, root: Path | None) -> tuple[Samples, Samples]:
 
     Raises:
         UnreadableData: no such set.
+        UsageError: it is not below ``root``.
     """
-    if spec.name != "digits" and root is None:
-        raise UnreadableData(f"the data set {spec.name!r} is read from a folder; say which with --data")
-    place = "digits" if root is None or spec.name == "digits" else root / spec.name
+    place = "digits" if spec.name == "digits" else below(root, spec.name)
     whole = load_data(place) if spec.fewest or spec.most else None
     if whole is None:
         train = load_data(place, limit=spec.train, seed=spec.seed)
         return train, load_data(place, split="test", limit=spec.test, seed=spec.seed)
     return _split(_selected(whole, spec), spec)
+
+
+def below(root: Path | None, name: str) -> Path:
+    """A file or folder below the data folder; suites come from strangers, so nothing above it is read.
+
+    Raises:
+        UsageError: ``root`` is None, or the name leads out of it.
+    """
+    if root is None:
+        raise UsageError(f"{name!r} is read from the data folder; say which with --data")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"{name!r} leads out of the data folder")
+    return root / name
 
 
 def _selected(samples: Samples, spec: DataSpec) -> Samples:
