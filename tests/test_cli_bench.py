@@ -63,7 +63,7 @@ def test_run_ends_with_1_and_says_which_rows_failed(call: Call, tmp_path: Path) 
     words = ("run", "demo.toml", "--engine", "serial", "--store", "made")
     result = call(*words)
     assert result.exit_code == 1
-    assert "badnets target=3, seed 0: UnreadableData: the data set 'gtsrb' is read from a folder" in result.stdout
+    assert "badnets target=3, seed 0: UsageError: 'gtsrb' is read from the data folder" in result.stdout
     record = json.loads(call(*words, "--json").stdout)
     assert [row["attack"] for row in record["failures"]] == ["none", "badnets target=3"]
 
