@@ -15,6 +15,7 @@ from pydantic import JsonValue, ValidationError
 
 from goodnet.bench._machine import git_commit, library_versions, peak_memory_bytes
 from goodnet.bench.record import Cell, Record
+from goodnet.core.whole_folder import flush, flush_all
 from goodnet.errors import UnreadableFile, UsageError
 
 RESULT = "result.json"
@@ -113,12 +114,10 @@ class Store:
         with self._writing():
             (made / RESULT).write_text(record.model_dump_json(by_alias=True, indent=1) + "\n")
             made.chmod(0o755)
-            for folder, _, files in os.walk(made):
-                for part in (*files, ""):
-                    _flush(Path(folder) / part)
+            flush_all(made)
             while not self._place(made, record.key):
                 pass
-            _flush(self._cells)
+            flush(self._cells)
 
     def _place(self, made: Path, key: str) -> bool:
         """Rename ``made`` to its place, where a done cell stays; False if the place must be tried again."""
@@ -178,11 +177,3 @@ def _lives(pid: int) -> bool:
         return True
     status = Path(f"/proc/{pid}/status")  # a zombie that nobody has buried yet writes no more
     return not (status.exists() and "State:\tZ" in status.read_text())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -45,7 +45,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
         made.chmod(0o755)
-        _flush_all(made)
+        flush_all(made)
         _put(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -56,18 +56,20 @@ def _put(made: Path, folder: Path) -> None:
     if old is not None:
         folder.rename(old)  # onto an empty folder
     made.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     if old is not None:
         shutil.rmtree(old)
 
 
-def _flush_all(made: Path) -> None:
+def flush_all(made: Path) -> None:
+    """Have the disk hold a folder and everything in it."""
     for folder, _, files in os.walk(made):
         for part in (*files, ""):
-            _flush(Path(folder) / part)
+            flush(Path(folder) / part)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the disk hold a file's bytes, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,6 @@
 """save_model: a classifier as a folder that load_model reads back, with the same outputs."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 
 import goodnet
 from goodnet.core.classifier import Classifier
+from goodnet.core.whole_folder import whole_folder
 from goodnet.errors import GoodnetError, UsageError
 from goodnet.models import architectures, keras_graph
 from goodnet.models.formats.folder import ARRAYS, DESCRIPTION, Description
@@ -34,17 +33,9 @@ def save_model(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
         raise UsageError(f"{folder} exists and is no saved model; give another folder")
     description = _description(classifier)
     arrays = {name: value.detach().cpu().contiguous().clone() for name, value in classifier.net.state_dict().items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as made:
         save_file(arrays, made / ARRAYS)
         (made / DESCRIPTION).write_text(description.model_dump_json(indent=1))
-        for part in (made / ARRAYS, made / DESCRIPTION, made):
-            _flush(part)
-        made.chmod(0o755)
-        _put(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _description(classifier: Classifier) -> Description:
@@ -91,22 +82,3 @@ def _check_fits(classifier: Classifier, graph: Mapping[str, Any] | None) -> None
         )
         kind = classifier.architecture or "its graph"
         raise UsageError(f"the network is no longer {kind}: {different[0]} differs; it cannot be saved")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put(made: Path, folder: Path) -> None:
-    """Rename ``made`` to ``folder``; what was there goes only after the new one is in place."""
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) if folder.exists() else None
-    if old is not None:
-        folder.rename(old)  # onto an empty folder
-    made.rename(folder)
-    _flush(folder.parent)
-    if old is not None:
-        shutil.rmtree(old)
