@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from goodnet.audit._bank import CleanBank
 from goodnet.audit._inversion import Inverter
-from goodnet.audit._many_labels import View, patch_view, together
+from goodnet.audit._many_labels import View, patch_views, together
 from goodnet.audit.neural_cleanse import NeuralCleanse, _gaps
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
@@ -88,9 +88,10 @@ def defender(backdoor: float) -> Defender:
 def test_random_patches_lead_to_the_planted_label():
     held = defender(40.0)
     inverter = Inverter(held.model, held.clean.floats(), generator(), success_wanted=0.98, mixed_precision=False)
-    view = patch_view(inverter, generator(2), patches=256, images=12)
-    assert int(view.first(1)) == TARGET
-    assert float(view.values.exp().reciprocal().sum()) < 1 + LABELS / (256 * 12)  # shares, each with one case added
+    often, surely = patch_views(inverter, generator(2), patches=256, images=12)
+    assert int(often.first(1)) == int(surely.first(1)) == TARGET
+    assert float(surely.values.min()) < -2  # a margin of more than two, and that with the sign of all views
+    assert float(often.values.exp().reciprocal().sum()) < 1 + LABELS / (256 * 12)  # shares, each with one case added
 
 
 def test_a_planted_target_among_150_labels_is_found_and_its_clean_twin_is_not_acquitted():
@@ -98,7 +99,7 @@ def test_a_planted_target_among_150_labels_is_found_and_its_clean_twin_is_not_ac
     found = auditor.run(defender(40.0), bank=CleanBank(()))
     assert (found.flagged, found.targets) == (True, (TARGET,))
     assert found.triggers[0].success_rate > 0.9
-    assert set(found.evidence["excess"]) == {"random patches", "grid 1", "grid 4"}
+    assert set(found.evidence["excess"]) == {"random patches", "patch margins", "grid 1", "grid 4"}
     twin = auditor.run(defender(0.0), bank=CleanBank(()))
     assert twin.flagged is None
     assert "bank" in twin.reason

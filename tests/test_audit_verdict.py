@@ -7,13 +7,14 @@ import torch
 from planted import untrained
 
 from goodnet.audit._bank import BankEntry, CleanBank
-from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, Verdict
+from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Verdict
 from goodnet.audit.mm_bd import MmBd
 from goodnet.audit.neural_cleanse import NeuralCleanse
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.registry import Card, Needs
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotHeld, ParameterError
 
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from goodnet.attacks._base import Attack, attacks
-from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
+from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
+from goodnet.core.trigger import Trigger
+from goodnet.repair._base import Fixed, Repairer, repairers
 from goodnet.testing import World, broken_promises, checks_for, small_world
 
-METHODS = [*auditors, *attacks]
+METHODS = [*auditors, *repairers, *attacks]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ class SwitchesTheMode(Right):
 @dataclass(frozen=True, kw_only=True)
 class LeavesAHook(Right):
     def run(self, defender, **arguments):
-        defender.model.net.conv1.register_forward_hook(lambda *_: None)
+        defender.model.net.classifier.register_forward_hook(lambda *_: None)
         return Auditor.run(self, defender, **arguments)
 
 
@@ -166,6 +168,15 @@ class SeesTheLabels(Right):
     def run(self, defender, **arguments):
         self._inspect(defender, Run(torch.Generator()))
         return Auditor.run(self, defender, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotDoWithoutLabels(Right):
+    card = card(uses=Needs.CLEAN_LABELS)
+
+    def _inspect(self, defender, run):
+        assert defender.clean.labels is not None
+        return Right._inspect(self, defender, run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +248,7 @@ CULPRITS = {
     SwallowsExceptions: "caller_is_left_alone_after_an_exception",
     RunsWithoutImages: "missing_needs_are_refused_by_name",
     SeesTheLabels: "undeclared_things_are_unreachable",
+    CannotDoWithoutLabels: "what_it_uses_can_be_missing",
     Prints: "nothing_is_printed",
     ScoresNaN: "verdict_is_well_formed",
     FindsLabelsThatDoNotExist: "verdict_is_well_formed",
@@ -244,7 +256,7 @@ CULPRITS = {
     HasTensorsForEvidence: "verdict_survives_json",
     HidesItsSeed: "provenance_tells_how",
     GoesBackwards: "progress_is_a_share",
-    GivesUp: "tiny_budget_still_gives_a_verdict",
+    GivesUp: "tiny_budget_still_gives_an_answer",
 }
 
 
@@ -267,6 +279,83 @@ def test_a_failure_that_the_card_admits_is_not_reported():
     admitted = type("Prints", (Prints,), {"card": card(known_failures={"nothing_is_printed": "on purpose"})})
     assert "nothing_is_printed" in broken_promises(Prints, small_world())
     assert "nothing_is_printed" not in broken_promises(admitted, small_world())
+
+
+# --- repairers ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightRepairer(Repairer):
+    """What it does: nothing. Needs: little. Limits: many. Source: none."""
+
+    card = card()
+
+    def _fix(self, defender: Defender, run: Run) -> Fixed:
+        with torch.no_grad():
+            next(defender.model.parameters()).mul_(torch.rand(1, generator=run.generator))
+        return Fixed(model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivesTheSuspectBack(RightRepairer):
+    def run(self, defender, **arguments):
+        return replace(Repairer.run(self, defender, **arguments), model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeavesAMask(RightRepairer):
+    def _fix(self, defender, run):
+        defender.model.net.classifier.register_forward_hook(lambda *_: None)
+        return Fixed(model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreaksTheModel(RightRepairer):
+    def _fix(self, defender, run):
+        next(defender.model.parameters()).data.fill_(float("nan"))
+        return Fixed(model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsTheHistory(RightRepairer):
+    def _finished(self, model, seed):
+        return model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotesInfinity(RightRepairer):
+    def _fix(self, defender, run):
+        return Fixed(model=defender.model, notes={"loss": float("inf")})
+
+
+WRONG_REPAIRERS = {
+    GivesTheSuspectBack: "repaired_model_is_a_new_working_one",
+    LeavesAMask: "repaired_model_is_a_new_working_one",
+    BreaksTheModel: "repaired_model_is_a_new_working_one",
+    ForgetsTheHistory: "repair_is_in_the_history",
+    NotesInfinity: "notes_survive_json",
+}
+
+
+def test_a_repairer_that_is_right_breaks_no_promise():
+    assert broken_promises(RightRepairer, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", WRONG_REPAIRERS, ids=lambda culprit: culprit.__name__)
+def test_every_repairer_check_catches_its_culprit(culprit):
+    check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_REPAIRERS[culprit])
+    with pytest.raises(AssertionError):
+        check(culprit, small_world())
+
+
+def test_every_repairer_check_has_a_culprit():
+    assert {check.__name__ for check in checks_for(RightRepairer)} == {
+        *CULPRITS.values(),
+        *WRONG_REPAIRERS.values(),
+    } - {
+        "verdict_is_well_formed",
+        "verdict_survives_json",
+    }
 
 
 # --- attacks ---

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from goodnet.audit._base import LabelFinding, Trigger, Verdict
+from goodnet.audit._base import LabelFinding, Verdict
 from goodnet.core.classifier import Preprocessing
 from goodnet.core.run import Provenance
+from goodnet.core.trigger import Trigger
 from goodnet.errors import UnreadableModel, UnsafeFile, UsageError
 from goodnet.models.file_safety import Finding, SafetyReport
 from goodnet.report.audited import AuditedFile, HeldImages, ModelDescription, StampedImages, refused

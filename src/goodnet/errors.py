@@ -4,7 +4,8 @@ GoodnetError
 ├── UsageError             the call is wrong; the message says what to pass      (exit code 2)
 │   ├── ParameterError     a hyper-parameter is out of its range                 (also ValueError)
 │   ├── UnknownName        a method, architecture or data set that does not exist (also KeyError)
-│   └── NotHeld            a method needs something that its Defender does not hold
+│   ├── NotHeld            a method needs something that its Defender does not hold
+│   └── NotApplicable      a method cannot work on this network, such as one without BatchNorm
 ├── UnreadableFile         a file that cannot be read as what it should be       (exit code 2)
 │   ├── UnreadableModel    truncated, absurd or unsupported model file
 │   ├── UnknownArchitecture  weights that fit no known architecture, or several
@@ -34,6 +35,10 @@ class UnknownName(UsageError, KeyError):
 
 class NotHeld(UsageError):
     """A method needs something (clean images, a model ...) that its Defender does not hold."""
+
+
+class NotApplicable(UsageError):
+    """A method cannot work on this network (no BatchNorm, no linear layer ...); the message says why."""
 
 
 class UnreadableFile(GoodnetError):

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, final
 
-from torch import Tensor
-
 from goodnet.audit._bank import CleanBank
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
@@ -16,6 +14,7 @@ from goodnet.core.params import check_ranges
 from goodnet.core.registry import Card, Registry
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotHeld, ParameterError
 
 
@@ -34,29 +33,6 @@ class LabelFinding:
     score: float
     flagged: bool = False
     details: Mapping[str, float | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trigger:
-    """A reconstructed trigger: stamped = (1 - mask) * image + mask * pattern.
-
-    Attributes:
-        target: the label that stamped images are given.
-        mask: float32 (H, W) in [0, 1].
-        pattern: float32 (C, H, W) in [0, 1].
-        success_rate: share of held-out images, not already answered as the target, that the trigger sends to it.
-        count: how many held-out images that share is of.
-    """
-
-    target: int
-    mask: Tensor
-    pattern: Tensor
-    success_rate: float
-    count: int
-
-    def stamp(self, images: Tensor) -> Tensor:
-        """Float images (N, C, H, W) in [0, 1] with the trigger on them."""
-        return images + self.mask * (self.pattern - images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +142,7 @@ class Auditor(ABC):
             raise ParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
         if budget is not None and not budget > 0:
             raise ParameterError(f"budget must be more than 0 seconds, got {budget!r}")
-        mine = defender.restricted_to(self.card.needs, self.card.name)
+        mine = defender.restricted_to(self.card.needs, self.card.name, self.card.uses)
         started = time.monotonic()
         with isolated_rng(seed) as generator:
             run = Run(generator, None if budget is None else started + budget)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from goodnet.audit._base import Trigger
 from goodnet.core.classifier import Classifier
+from goodnet.core.trigger import Trigger
 
 _BETAS = (0.5, 0.9)  # Adam, as in the paper's code
 _EPSILON = 1e-8

@@ -23,7 +23,7 @@ class View:
     Attributes:
         name: for the report.
         labels: int64 (L,), the labels that were followed; all others count as unsuspicious.
-        values: float32 (L,), logarithms; smaller is more suspicious.
+        values: float32 (L,), smaller is more suspicious.
     """
 
     name: str
@@ -56,16 +56,20 @@ def together(views: Sequence[View], classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def patch_view(inverter: Inverter, generator: torch.Generator, *, patches: int = 1024, images: int = 24) -> View:
-    """Which labels do random solid patches lead to? Forward passes only.
+def patch_views(
+    inverter: Inverter, generator: torch.Generator, *, patches: int = 1024, images: int = 24
+) -> tuple[View, View]:
+    """Which labels do random solid patches lead to, how often and how surely? Forward passes only.
 
-    The value is minus the log of the share of (patch, image) pairs that are answered as the label, where the bare image
-    is not. Patches are rectangles of up to half the height and nine tenths of the width, anywhere, in any color.
+    Patches are rectangles of up to half the height and nine tenths of the width, anywhere, in any color. The first view
+    is of counts: minus the log of the share of (patch, image) pairs that are answered as the label, where the bare
+    image is not. The second is of margins: minus the label's logit less the largest other one, averaged over the
+    images, under the patch that suits the label best.
     """
     model, bare = inverter.model, inverter.images[:images]
     channels, height, width = model.input_shape
-    plain = _answers(inverter, bare)
-    counts = torch.zeros(model.num_classes)
+    plain = _bare_answers(inverter, bare)
+    counts, margins = torch.zeros(model.num_classes), torch.full((model.num_classes,), -torch.inf)
     per_batch = max(1, inverter.rows // len(bare))
     for some in torch.rand(patches, 4 + channels, generator=generator).split(per_batch):
         stamped = bare.repeat(len(some), 1, 1, 1, 1)
@@ -78,18 +82,33 @@ def patch_view(inverter: Inverter, generator: torch.Generator, *, patches: int =
             color = torch.tensor(draw[4:], device=bare.device)
             vivid = color.round() if row % 2 else color  # every other one from the corners of the color cube
             stamped[row, :, :, top : top + tall, left : left + wide] = vivid[:, None, None]
-        answers = _answers(inverter, stamped.flatten(0, 1)).view(len(some), -1)
+        logits = inverter.logits(stamped.flatten(0, 1), *_nothing(bare))
+        answers = logits.argmax(1).cpu().view(len(some), -1)
         counts += answers[answers != plain].bincount(minlength=model.num_classes)
+        margin = _margins(logits).view(len(some), len(bare), -1).mean(1).amax(0)
+        margins = torch.maximum(margins, margin.cpu())
         if inverter.out_of_time():
             break
     inverter.rows_done += patches * len(bare)
+    labels = torch.arange(model.num_classes)
     share = (counts + 1) / (patches * len(bare))
-    return View("random patches", torch.arange(model.num_classes), -share.log())
+    return View("random patches", labels, -share.log()), View("patch margins", labels, -margins)
 
 
-def _answers(inverter: Inverter, images: Tensor) -> Tensor:
-    nothing = images.new_zeros((1, 1, *images.shape[2:])), images.new_zeros((1, *images.shape[1:]))
-    return inverter.logits(images, *nothing).argmax(1).cpu()
+def _margins(logits: Tensor) -> Tensor:
+    """Every logit (N, K) less the largest other one of its row."""
+    largest = logits.topk(2, dim=1)
+    margins = logits - largest.values[:, :1]
+    return margins.scatter(1, largest.indices[:, :1], largest.values[:, :1] - largest.values[:, 1:])
+
+
+def _nothing(images: Tensor) -> tuple[Tensor, Tensor]:
+    """One trigger that changes nothing: mask and pattern."""
+    return images.new_zeros((1, 1, *images.shape[2:])), images.new_zeros((1, *images.shape[1:]))
+
+
+def _bare_answers(inverter: Inverter, images: Tensor) -> Tensor:
+    return inverter.logits(images, *_nothing(images)).argmax(1).cpu()
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, Trigger, auditors
+from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
-from goodnet.audit._many_labels import loss_view, patch_view, together
+from goodnet.audit._many_labels import loss_view, patch_views, together
 from goodnet.audit._outliers import anomaly_index, log_size, separation
 from goodnet.audit._paper_schedule import invert_label
 from goodnet.core.classifier import predictions
@@ -17,6 +17,7 @@ from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotHeld
 
 _PENALTY = 0.001  # on one pixel of mask, where the dynamic penalty starts
@@ -146,7 +147,7 @@ class NeuralCleanse(Auditor):
         """Very many labels: several views of them, their sum, and small masks for those that it puts first."""
         classes, parts = inverter.model.num_classes, 2 * len(self.scales) + 1
         run.progress(0.0, f"{classes} labels under random patches")
-        views, batches = [patch_view(inverter, run.generator)], []
+        views, batches = [*patch_views(inverter, run.generator)], []
         for number, cell in enumerate(self.scales):
             run.progress((2 * number + 1) / parts, f"{classes} labels, grid {cell}")
             batches.append(self._ranked(inverter, cell, views[0].first(2 * self.finalists), run))
@@ -155,9 +156,10 @@ class NeuralCleanse(Auditor):
         in_time = run.seconds_left() >= 0
         total = together(views, classes)
         first = total.argsort(descending=True)[: self.finalists]
+        shown = first[: self.finalists // 2]
         for number, batch in enumerate(batches):
-            run.progress((2 * number + 2) / parts, f"{len(first)} labels, grid {self.scales[number]}")
-            batches[number] = batch.keep(torch.isin(batch.labels.cpu(), first).nonzero()[:, 0])
+            run.progress((2 * number + 2) / parts, f"{len(shown)} labels, grid {self.scales[number]}")
+            batches[number] = batch.keep(torch.isin(batch.labels.cpu(), shown).nonzero()[:, 0])
             inverter.round(batches[number], steps=self.steps, images=self.images, penalty=_PENALTY, adapt=True)
         readings = _gaps(first, -total[first], classes, _READINGS)
         inspection = self._conclude(batches, readings, in_time, inverter, held_out)

@@ -1,6 +1,6 @@
 """What a person reads in the terminal about one audited file."""
 
-from goodnet.audit._base import Trigger
+from goodnet.core.trigger import Trigger
 from goodnet.report.audited import AuditedFile
 from goodnet.report.words import headline
 

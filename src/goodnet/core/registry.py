@@ -25,6 +25,7 @@ class Needs(Flag):
     TRAINING_SET = auto()
     SOURCES = auto()
     TRAINING = auto()
+    TRIGGERS = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class Card:
     Attributes:
         name: as typed on the command line; never reused.
         version: goes up whenever the method's answers change, so that old numbers stay comparable.
-        needs: what the defender must hold; the method sees nothing else.
+        needs: what the defender must hold; the method sees nothing else but what it ``uses``.
+        uses: what it makes use of where the defender holds it, and can do without.
         source: the paper.
         summary: one line.
         assumes: what must be true for it to work ("patch-like trigger", "BatchNorm").
@@ -47,6 +49,7 @@ class Card:
     needs: Needs
     source: str
     summary: str
+    uses: Needs = Needs.NOTHING
     assumes: tuple[str, ...] = ()
     quick: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     known_failures: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from goodnet.audit._base import Trigger, Verdict
+from goodnet.audit._base import Verdict
 from goodnet.core.classifier import Classifier, Preprocessing, predictions
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.errors import GoodnetError, UnsafeFile, UsageError
 from goodnet.models.file_safety import Finding, SafetyReport
 

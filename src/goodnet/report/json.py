@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from goodnet.audit._base import LabelFinding, Trigger, Verdict
+from goodnet.audit._base import LabelFinding, Verdict
+from goodnet.core.trigger import Trigger
 from goodnet.report.audited import AuditedFile
 from goodnet.report.schema import AuditRecord, ReportRecord
 

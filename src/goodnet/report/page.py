@@ -9,7 +9,8 @@ from pathlib import PurePath
 
 import torch
 
-from goodnet.audit._base import LabelFinding, Trigger, Verdict
+from goodnet.audit._base import LabelFinding, Verdict
+from goodnet.core.trigger import Trigger
 from goodnet.report import words
 from goodnet.report.audited import MOST_TRIGGERS, AuditedFile, StampedImages
 from goodnet.report.json import plain

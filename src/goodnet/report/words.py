@@ -4,7 +4,8 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-from goodnet.audit._base import Trigger, Verdict
+from goodnet.audit._base import Verdict
+from goodnet.core.trigger import Trigger
 from goodnet.report.audited import AuditedFile, ModelDescription
 
 _LONGEST_NAME = 60  # characters

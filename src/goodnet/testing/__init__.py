@@ -12,13 +12,18 @@ from typing import Any
 
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
-from goodnet.testing import attacks, auditors, every_method
+from goodnet.repair._base import Repairer
+from goodnet.testing import attacks, auditors, every_method, repairers
 from goodnet.testing._common import Check
 from goodnet.testing._world import World, small_world
 
 __all__ = ["Check", "World", "broken_promises", "checks_for", "small_world"]
 
-_ROLES: dict[type, tuple[Check, ...]] = {Auditor: auditors.CHECKS, Attack: attacks.CHECKS}
+_ROLES: dict[type, tuple[Check, ...]] = {
+    Auditor: auditors.CHECKS,
+    Repairer: repairers.CHECKS,
+    Attack: attacks.CHECKS,
+}
 
 
 def checks_for(method: type[Any]) -> tuple[Check, ...]:

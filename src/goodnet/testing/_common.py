@@ -47,7 +47,7 @@ def _flat(nested: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, nested
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Snapshot:
         return self.world.defender.model
 
     def _modes(self) -> list[object]:
-        modules = [(one.training, [len(getattr(one, hooks)) for hooks in _HOOKS]) for one in self._model().modules()]
+        modules = [(one.training, [len(getattr(one, hooks)) for hooks in HOOKS]) for one in self._model().modules()]
         return [modules, [(one.requires_grad, one.grad is None) for one in self._model().parameters()]]
 
     def _tensors(self) -> list[torch.Tensor]:

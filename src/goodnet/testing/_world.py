@@ -8,6 +8,7 @@ from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.models import architectures
 
 
@@ -20,11 +21,17 @@ class World:
 
 
 def small_world(seed: int = 0) -> World:
-    """An untrained network of ten labels and forty random grey images of 16x16 pixels: every method runs, fast."""
+    """An untrained network of ten labels with BatchNorm, forty random grey images of 16x16 pixels, and a trigger.
+
+    Every method runs on it, fast.
+    """
     shape, classes = (1, 16, 16), 10
     with isolated_rng(seed) as generator:
         images = torch.randint(256, (40, *shape), generator=generator, dtype=torch.uint8)
-        net = architectures.build("small_cnn", num_classes=classes, input_shape=shape, width=4)
-    model = Classifier(net, input_shape=shape, num_classes=classes, architecture="small_cnn").train()
+        net = architectures.build("small_cnn_bn", num_classes=classes, input_shape=shape, width=4)
+    model = Classifier(net, input_shape=shape, num_classes=classes, architecture="small_cnn_bn").train()
     samples = Samples(images=images, labels=torch.arange(40) % classes)
-    return World(Defender(model=model, clean=samples, training_set=samples), samples)
+    mask = torch.zeros(shape[1:])
+    mask[:3, :3] = 1
+    trigger = Trigger(target=2, mask=mask, pattern=torch.ones(shape), success_rate=1.0, count=10)
+    return World(Defender(model=model, clean=samples, training_set=samples, triggers=(trigger,)), samples)

@@ -7,11 +7,13 @@ from typing import Any
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
 from goodnet.errors import ParameterError
+from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, quick, require
 from goodnet.testing._world import World
 
 _SECTIONS: dict[type, tuple[str, ...]] = {
     Auditor: ("What it does:", "Needs:", "Limits:", "Source:"),
+    Repairer: ("What it does:", "Needs:", "Limits:", "Source:"),
     Attack: ("Source:",),
 }
 

@@ -50,6 +50,7 @@ def fit(
     loss: Loss = cross_entropy,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Classifier:
     """A copy of ``model`` trained on ``samples`` (labels needed), in eval mode; the caller's model is untouched.
 
@@ -65,6 +66,7 @@ def fit(
         checkpoint: a file that is rewritten after every epoch; a run that finds it goes on exactly where it stopped.
             It is removed at the end.
         progress: called after every epoch with (share done, a few words).
+        stop: asked after every epoch; True ends the training there.
 
     Raises:
         NotHeld: the samples have no labels.
@@ -95,6 +97,8 @@ def fit(
                 _save(state, checkpoint, fingerprint)
             if progress is not None:
                 progress(state.epoch / recipe.epochs, f"epoch {state.epoch} of {recipe.epochs}, loss {last:.3f}")
+            if stop():
+                break
     if state.best_weights:
         model.load_state_dict(state.best_weights)
     if checkpoint is not None:
