@@ -89,10 +89,18 @@ def test_the_most_significant_reading_is_the_verdict_and_all_significant_ones_gi
         Reading(score=9.0, suspects=(1,), many_label_p_value=0.5),
         Reading(score=3.0, suspects=(2,), many_label_p_value=0.01),
         Reading(score=2.0, suspects=(5, 2), many_label_p_value=0.02),
+        clean=0,
     )
-    assert verdict.p_value == 0.02  # two tests, the bank and the model's own labels, so twice the smaller p-value
+    assert verdict.p_value == 0.01
     assert verdict.targets == (2, 5)
     assert verdict.score == 9.0
+
+
+def test_clean_nets_that_fit_are_asked_before_the_labels_of_the_model_itself():
+    beyond_the_bank = judge(Reading(score=99.0, suspects=(1,), many_label_p_value=0.5))
+    assert (beyond_the_bank.flagged, beyond_the_bank.targets) == (True, (1,))
+    within_the_bank = judge(Reading(score=0.1, suspects=(1,), many_label_p_value=0.001))
+    assert within_the_bank.flagged is False
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan")])

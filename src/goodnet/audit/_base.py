@@ -209,10 +209,11 @@ def _judge(inspection: Inspection, model: Classifier, provenance: Provenance, al
 def _p_value(
     reading: Reading, model: Classifier, provenance: Provenance, bank: CleanBank, alpha: float
 ) -> tuple[float | None, str]:
-    """The reading's p-value, or None, and what it rests on: clean nets of the suspect's kind, its many labels, or both.
+    """The reading's p-value, or None, and what it rests on: clean nets of the suspect's kind, else its many labels.
 
-    The test over many labels can find a target but not acquit: a trigger as large as the natural features of other
-    labels passes it. Without fitting clean nets its failure decides nothing.
+    Clean nets that fit are asked alone: what they score is what happens, and the test over many labels rests on a
+    model of it. That test can find a target but not acquit: a trigger as large as the natural features of other labels
+    passes it. Without fitting clean nets its failure decides nothing.
     """
     own = reading.many_label_p_value
     comparison = bank.compare(reading.score, provenance.method, provenance.version, model.num_classes)
@@ -221,9 +222,7 @@ def _p_value(
             return own, _OWN_LABELS
         undecided = "" if own is None else f"{_OWN_LABELS} does not decide (p = {own:.2g}), and "
         return None, f"{undecided}the bank cannot speak at alpha = {alpha:g}: {comparison.basis}; see goodnet bank add"
-    if own is None:
-        return comparison.p_value, comparison.basis
-    return min(1.0, 2 * min(own, comparison.p_value)), f"{comparison.basis} and {_OWN_LABELS}"
+    return comparison.p_value, comparison.basis
 
 
 _OWN_LABELS = "the tail of this model's own labels"
