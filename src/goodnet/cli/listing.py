@@ -13,14 +13,15 @@ from goodnet.core.registry import unknown_name
 from goodnet.errors import UnknownName
 
 Role = Annotated[
-    str | None, typer.Argument(metavar="[ROLE]", help="auditors, attacks, architectures, data or suites; else all.")
+    str | None,
+    typer.Argument(metavar="[ROLE]", help="auditors, repairers, attacks, architectures, data or suites; else all."),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
 
 
 @_outcome.ends_in_words
 def listing(role: Role = None, name: Name = None, as_json: _options.Json = False) -> int:
-    """Show auditors, attacks, architectures, data layouts and suites, and what --set takes with default and range.
+    """Show methods, architectures, data layouts and suites, and what --set takes with default and range.
 
     \b
     Examples:
@@ -30,6 +31,7 @@ def listing(role: Role = None, name: Name = None, as_json: _options.Json = False
     """
     makers = {
         "auditors": _auditors,
+        "repairers": _repairers,
         "attacks": _attacks,
         "architectures": _architectures,
         "data": _data,
@@ -57,6 +59,12 @@ def _auditors() -> list[dict[str, Any]]:
     from goodnet.audit._base import auditors
 
     return _methods(auditors)
+
+
+def _repairers() -> list[dict[str, Any]]:
+    from goodnet.repair._base import repairers
+
+    return _methods(repairers)
 
 
 def _attacks() -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
 from goodnet.cli.evaluate import evaluate
 from goodnet.cli.listing import listing
+from goodnet.cli.repair import repair
 from goodnet.cli.scan import scan
 from goodnet.cli.train import train
 
@@ -41,6 +42,7 @@ def goodnet_(
     \b
     Examples:
       goodnet audit model.h5 --data clean/ --out report/
+      goodnet repair model.h5 --data clean/ --out repaired/
       goodnet scan model.pt
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
@@ -51,6 +53,7 @@ def goodnet_(
 
 app.command("audit")(audit)
 app.command("scan")(scan)
+app.command("repair")(repair)
 app.command("list")(listing)
 app.command("attack")(attack)
 app.command("train")(train)

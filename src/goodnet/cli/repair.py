@@ -1,0 +1,147 @@
+"""goodnet repair: make a model safe, with proof, or give the old one back with the reason."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from goodnet.cli import _options, _outcome
+from goodnet.cli._progress import progress_bar
+from goodnet.cli._values import duration, settings
+from goodnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from goodnet.repair.files import FileRepair
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a folder of goodnet.")]
+Data = Annotated[
+    str, typer.Option(metavar="PATH", help="Clean images, as of goodnet audit; labels are used where there are some.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired model and repair.json.")]
+Method = Annotated[str, typer.Option(metavar="NAME", help="How to repair; see goodnet list repairers.")]
+Target = Annotated[
+    list[int] | None,
+    typer.Option(metavar="LABEL", help="Repair this label whatever the audit says of it; may be repeated."),
+]
+Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for audit and repair: 90, 90s, 2m, 1h.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many images, drawn at random.")]
+
+_CONTENTS = ("model", "repair.json")
+
+
+@_outcome.ends_in_words
+def repair(
+    file: File,
+    data: Data,
+    out: Out,
+    method: Method = "auto",
+    set_: _options.Parameters = None,
+    target: Target = None,
+    limit: Limit = 2000,
+    arch: _options.Arch = None,
+    input_range: _options.InputRange = None,
+    budget: Budget = None,
+    seed: _options.Seed = 0,
+    device: _options.Device = "cpu",
+    as_json: _options.Json = False,
+) -> int:
+    """Remove a backdoor from a model, and prove on images kept aside that the model is still good.
+
+    Audits the model, repairs the labels that the audit flags (or those of --target), and compares both models on images
+    that neither step has seen. A repair that harms too much, or does not help, is thrown away: then the old model is
+    what is written. The file itself is never changed.
+
+    \b
+    Examples:
+      goodnet repair model.h5 --data clean/ --out repaired/
+      goodnet repair model.pth --data clean/ --out repaired/ --target 7 --budget 10m
+      goodnet repair model.pth --data photos/ --out pruned/ --method fine-pruning --set accuracy_drop=0.02
+      goodnet audit repaired/model --data clean/
+
+    \b
+    Exit codes:
+      0  repaired, and the proof holds
+      1  the file would execute something when loaded the usual way; nothing was executed
+      2  a file cannot be read, or wrong usage
+      3  the old model stays; the reason is told
+    """
+    from goodnet.core.whole_folder import require_own
+    from goodnet.repair._base import repairers
+    from goodnet.repair.files import repair_file
+
+    seconds = None if budget is None else duration(budget)
+    chosen = repairers[method]
+    repairer = chosen(**settings(chosen, set_ or ()))
+    require_own(out, _CONTENTS, _CONTENTS[1:])
+    if out.exists() and file.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{out} holds the model that shall be repaired; give another folder")
+    with progress_bar(file.name, silent=as_json) as progress:
+        result = repair_file(
+            file,
+            repairer,
+            data=data,
+            limit=limit,
+            targets=tuple(target or ()),
+            arch=arch,
+            input_range=input_range,
+            device=device,
+            seed=seed,
+            budget=seconds,
+            progress=progress,
+        )
+    record = _record(result, file)
+    _write(result, record, out)
+    typer.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else _outcome.shown(_words(result, file, out)))
+    return _outcome.NOTHING_FOUND if result.accepted else _outcome.INCONCLUSIVE
+
+
+def _record(result: "FileRepair", file: Path) -> dict[str, Any]:
+    """All of it as JSON values."""
+    repaired, verdict, proof = result.repaired, result.verdict, result.proof
+    return {
+        "schema": 1,
+        "file": str(file),
+        "sha256": result.suspect.origin.sha256,
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "audit": None
+        if verdict is None
+        else {"flagged": verdict.flagged, "targets": list(verdict.targets), "p_value": verdict.p_value},
+        "method": None if repaired is None else repaired.provenance.method,
+        "parameters": None if repaired is None else dict(repaired.provenance.parameters),
+        "seed": None if repaired is None else repaired.provenance.seed,
+        "seconds": sum(one.provenance.seconds for one in (verdict, repaired) if one is not None),
+        "notes": {} if repaired is None else dict(repaired.notes),
+        "evidence": {} if repaired is None else dict(repaired.evidence),
+        "proof": None if proof is None else proof.as_json(),
+    }
+
+
+def _write(result: "FileRepair", record: dict[str, Any], out: Path) -> None:
+    """The folder appears complete or not at all."""
+    from goodnet.core.whole_folder import whole_folder
+    from goodnet.models.save import save_model
+
+    with whole_folder(out) as made:
+        save_model(result.model, made / "model")
+        (made / "repair.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _words(result: "FileRepair", file: Path, out: Path) -> str:
+    """All of it for a person."""
+    lines = [str(file), "  repaired" if result.accepted else "  not repaired: the old model stays"]
+    lines.append(f"  why      {result.reason}")
+    if result.proof is not None:
+        lines += [
+            f"  trigger  to {one.target}: works on {one.before} of {one.count} stamped images before, "
+            f"{one.after} after; {one.recovered} get their right answer"
+            for one in result.proof.triggers
+        ]
+    if result.repaired is not None:
+        name = result.repaired.provenance.method
+        chosen = result.repaired.evidence.get("chosen", name)
+        lines.append(f"  method   {name}" if chosen == name else f"  method   {name}: {chosen}")
+        lines.append("  limits   this is proved for reconstructed triggers; the attacker's own may differ")
+    notes = result.suspect.origin.notes
+    return "\n".join([*lines, *(f"  note     {note}" for note in notes), f"  written  {out / 'model'}"])

@@ -1,0 +1,107 @@
+"""Auto: try repairs, judge each on images that it did not see, and take the best, or none."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from goodnet.core.classifier import Classifier
+from goodnet.core.defender import Defender
+from goodnet.core.params import param
+from goodnet.core.registry import Card, Needs
+from goodnet.core.run import Run
+from goodnet.errors import NotApplicable
+from goodnet.repair._base import Fixed, Repairer, repairers
+from goodnet.repair._tuning import new_seed
+from goodnet.repair.head_unlearning import HeadUnlearning
+from goodnet.repair.proof import Proof, prove
+from goodnet.repair.unlearning import Unlearning
+
+# cheapest first; the methods of one candidate follow each other
+_CANDIDATES: dict[str, tuple[Repairer, ...]] = {
+    "unlearning": (Unlearning(),),
+    "head-unlearning": (HeadUnlearning(rounds=1),),
+    "unlearning, then head-unlearning": (Unlearning(), HeadUnlearning(rounds=1)),
+}
+
+
+@repairers.register(
+    Card(
+        name="auto",
+        version=1,
+        needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN | Needs.TRIGGERS,
+        uses=Needs.CLEAN_LABELS,
+        source="goodnet",
+        summary="tries several repairs, judges each on held-out images, takes the best or gives the suspect back",
+        quick={"most_candidates": 1},
+    )
+)
+@dataclass(frozen=True, kw_only=True)
+class Auto(Repairer):
+    """Choose the repair for this model, and none where all of them harm it.
+
+    What it does: keeps a part of the clean images aside; runs unlearning, head unlearning, and the one after the other,
+    cheapest first; of those that keep accuracy (without labels: agreement with the suspect) and stop the reconstructed
+    triggers on the images aside, takes the one with the most accuracy and the most stamped images that get their right
+    answer back. When none will do, the suspect comes back as it was.
+    Needs: the model, its gradients, clean images, and triggers from an audit.
+    Limits: the judgement knows the reconstructed triggers only. A combination is never better judged than the number of
+    images aside allows.
+    Source: ours. No single repair succeeds on more than a quarter of the public leaderboard's cells, the best of each
+    cell on half: so choose for each model.
+    """
+
+    most_drop: float = param(0.03, low=0.0, high=1.0, doc="accuracy or agreement that may be lost")
+    most_success: float = param(0.1, low=0.0, high=1.0, doc="share that a reconstructed trigger may still turn")
+    aside: float = param(0.3, low=0.05, high=0.9, doc="share of the clean images that candidates are judged on")
+    most_candidates: int = param(len(_CANDIDATES), low=1, doc="so many candidates, cheapest first")
+
+    def _fix(self, defender: Defender, run: Run) -> Fixed:
+        suspect, clean, triggers = defender.model, defender.clean, defender.triggers
+        assert suspect is not None
+        assert clean is not None
+        assert triggers is not None
+        clean = clean.shuffled(run.generator)
+        cut = max(1, round(len(clean) * (1 - self.aside)))
+        tuning, aside = clean.pick(torch.arange(cut)), clean.pick(torch.arange(cut, len(clean)))
+        tried: list[dict[str, Any]] = []
+        best: tuple[float, str, Classifier] | None = None
+        names = list(_CANDIDATES)[: self.most_candidates]
+        for number, name in enumerate(names):
+            run.progress(number / len(names), f"{name} ({number + 1} of {len(names)})")
+            held = replace(defender, clean=tuning)
+            try:
+                model = _in_turn(_CANDIDATES[name], held, run)
+            except NotApplicable as reason:
+                tried.append({"candidate": name, "accepted": False, "reason": str(reason)})
+                continue
+            proof = prove(suspect, model, aside, triggers)
+            accepted = proof.accepts(most_drop=self.most_drop, most_success=self.most_success)
+            tried.append({"candidate": name, "accepted": accepted, **proof.as_json()})
+            if accepted and (best is None or _worth(proof) > best[0]):
+                best = _worth(proof), name, model
+            if run.seconds_left() < 0:
+                break
+        chosen = "nothing: the suspect as it was" if best is None else best[1]
+        model = suspect if best is None else best[2]
+        return Fixed(
+            model=model,
+            notes={"reverted": float(best is None), "candidates": float(len(tried))},
+            counts={"images": len(tuning), "images_aside": len(aside), "triggers": len(triggers)},
+            evidence={"chosen": chosen, "tried": tried},
+        )
+
+
+def _worth(proof: Proof) -> float:
+    """Larger is better: what is kept, and the right answers that stamped images get."""
+    return -proof.drop + proof.recovered - proof.success
+
+
+def _in_turn(methods: tuple[Repairer, ...], defender: Defender, run: Run) -> Classifier:
+    """The model after one method and then the next."""
+    for method in methods:
+        left = run.seconds_left()
+        budget = None if left == float("inf") else max(left, 1e-3)
+        defender = replace(defender, model=method.run(defender, seed=new_seed(run), budget=budget).model)
+    assert defender.model is not None
+    return defender.model

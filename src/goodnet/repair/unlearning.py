@@ -1,0 +1,91 @@
+"""Unlearning: show the suspect its reconstructed triggers once more, this time with the right answers."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from goodnet.core.classifier import Classifier
+from goodnet.core.defender import Defender
+from goodnet.core.params import param
+from goodnet.core.registry import Card, Needs
+from goodnet.core.run import Run
+from goodnet.core.trigger import Trigger
+from goodnet.repair._base import Fixed, Repairer, repairers
+from goodnet.repair._tuning import tune, wanted_answers
+from goodnet.training import Recipe
+
+
+@repairers.register(
+    Card(
+        name="unlearning",
+        version=1,
+        needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN | Needs.TRIGGERS,
+        uses=Needs.CLEAN_LABELS,
+        source="Wang et al., Neural Cleanse, IEEE S&P 2019, section VI.D",
+        summary="trains on clean images, a fifth of them with a reconstructed trigger and the right answer",
+        assumes=("reconstructed triggers work like the attacker's",),
+        quick={"epochs": 1},
+    )
+)
+@dataclass(frozen=True, kw_only=True)
+class Unlearning(Repairer):
+    """Teach the suspect that its reconstructed triggers mean nothing.
+
+    What it does: one epoch on the defender's images; a fifth of every batch carries one of the triggers and keeps the
+    answer that it has without. Images of a trigger's own target class do not get that trigger: with it they would
+    teach that the trigger means the target. Several triggers are unlearned at a time; they share the fifth. Triggers
+    are stamped after the random shifts, so that they stay where they were found.
+    Needs: the model with gradients, triggers from an audit, clean images; without labels the suspect's own answers on
+    the unstamped images take their place.
+    Limits: what is unlearned is the reconstruction; an attacker's trigger that looks otherwise to the network may
+    survive. The paper takes a tenth of the training set; here it is all that the defender holds.
+    Source: Wang et al., Neural Cleanse, IEEE S&P 2019, section VI.D. Shifts and the schedule are ours; 0 turns shifts
+    off.
+    """
+
+    epochs: int = param(1, low=1, doc="passes over the clean images")
+    share: float = param(0.2, low=0.0, high=1.0, doc="share of every batch that carries a trigger")
+    learning_rate: float = param(0.01, low=0.0, doc="the highest of the one-cycle schedule")
+    batch_size: int = param(32, low=2, doc="images per step")
+    shift: int = param(2, low=0, doc="augmentation: random shifts by at most so many pixels")
+
+    def _fix(self, defender: Defender, run: Run) -> Fixed:
+        assert defender.model is not None
+        assert defender.clean is not None
+        assert defender.triggers is not None
+        triggers = defender.triggers
+
+        def loss(model: Classifier, images: Tensor, wanted: Tensor, generator: torch.Generator) -> Tensor:
+            answers = wanted if wanted.ndim == 1 else wanted.argmax(1)
+            seen = stamp_share(images, answers, triggers, self.share, generator)
+            return F.cross_entropy(model(seen).float(), wanted)
+
+        recipe = Recipe(
+            epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size, shift=self.shift
+        )
+        model = tune(defender.model, defender.clean, wanted_answers(defender), recipe, run, loss=loss)
+        counts = {"images": len(defender.clean), "epochs": self.epochs, "triggers": len(triggers)}
+        return Fixed(model=model, counts=counts)
+
+
+def stamp_share(
+    images: Tensor, answers: Tensor, triggers: tuple[Trigger, ...], share: float, generator: torch.Generator
+) -> Tensor:
+    """``images`` (N, C, H, W), of which ``share``, rounded up, carry one of the ``triggers``, each by chance.
+
+    Where the right answer (N,) is the trigger's own target the image stays as it is.
+    """
+    which = torch.randint(len(triggers), (len(images),), generator=generator)
+    targets = torch.tensor([trigger.target for trigger in triggers])[which]
+    victims = (targets != answers.cpu()).nonzero().flatten()
+    count = math.ceil(share * len(images) - 1e-9)  # 0.2 * 30 is a little more than 6 in binary
+    chosen = victims[torch.randperm(len(victims), generator=generator)[:count]]
+    stamped = images.clone()
+    for place, trigger in enumerate(triggers):
+        rows = chosen[which[chosen] == place].to(images.device)
+        there = replace(trigger, mask=trigger.mask.to(images), pattern=trigger.pattern.to(images))
+        stamped[rows] = there.stamp(images[rows])
+    return stamped
