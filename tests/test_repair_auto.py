@@ -105,17 +105,33 @@ def test_auto_gives_the_suspect_back_when_nothing_is_good_enough(planted, held):
         assert torch.equal(repaired.model(aside.floats()), planted.badnet(aside.floats()))
 
 
-def test_the_command_repairs_writes_and_tells(planted, tmp_path):
-    goodnet.save_model(planted.badnet, tmp_path / "bad")
-    before = (tmp_path / "bad" / "model.safetensors").read_bytes()
-    words = ["repair", str(tmp_path / "bad"), "--data", "digits", "--out", str(tmp_path / "out"), "--json"]
-    answer = CliRunner().invoke(app, [*words, "--target", str(TARGET), "--method", "unlearning"])
+def test_the_command_repairs_writes_and_tells(tmp_path):
+    suspect = goodnet.untrained("small_cnn", goodnet.load_data("digits"))
+    goodnet.save_model(suspect, tmp_path / "suspect")
+    before = (tmp_path / "suspect" / "model.safetensors").read_bytes()
+    words = ["--data", "digits", "--out", str(tmp_path / "out"), "--json", "--limit", "200"]
+    words += ["--method", "fine-tuning", "--set", "epochs=1"]
+    answer = CliRunner().invoke(app, ["repair", str(tmp_path / "suspect"), *words])
     record = json.loads(answer.stdout)
     assert answer.exit_code == (0 if record["accepted"] else 3)
     assert record == json.loads((tmp_path / "out" / "repair.json").read_text())
-    assert record["proof"]["count"] > 0
+    assert record["proof"]["count"] == 50
     assert goodnet.load_model(tmp_path / "out" / "model").num_classes == 10
-    assert (tmp_path / "bad" / "model.safetensors").read_bytes() == before
-    again = CliRunner().invoke(app, ["repair", str(tmp_path / "out" / "model"), *words[2:]])
+    assert (tmp_path / "suspect" / "model.safetensors").read_bytes() == before
+    again = CliRunner().invoke(app, ["repair", str(tmp_path / "out" / "model"), *words])
     assert again.exit_code == 2  # it would take the place of its own input
     assert (tmp_path / "out" / "model" / "model.json").exists()
+
+
+def test_a_repair_that_harms_is_not_written(tmp_path):
+    twin = goodnet.untrained("small_cnn", goodnet.load_data("digits"))
+    samples = goodnet.load_data("digits", limit=300)
+    twin = goodnet.fit(twin, samples, goodnet.Recipe(epochs=6, learning_rate=0.003, optimizer="adam"))
+    goodnet.save_model(twin, tmp_path / "twin")
+    words = ["--data", "digits", "--out", str(tmp_path / "out"), "--method", "fine-tuning", "--set", "epochs=1"]
+    answer = CliRunner().invoke(app, ["repair", str(tmp_path / "twin"), *words, "--set", "learning_rate=30"])
+    assert answer.exit_code == 3, answer.output
+    assert "old model stays" in answer.stdout
+    images = samples.floats()[:20]
+    with torch.no_grad():
+        torch.testing.assert_close(goodnet.load_model(tmp_path / "out" / "model")(images), twin(images))

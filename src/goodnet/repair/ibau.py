@@ -54,6 +54,7 @@ class Ibau(Repairer):
     batch_size: int = param(100, low=2, doc="images per step")
     patched: float = param(0.01, low=0.0, high=1.0, doc="share of a batch that is perturbed; one image at least")
     radius: float = param(10.0, low=0.0, doc="the perturbation's largest L2 norm")
+    search_steps: int = param(50, low=1, doc="for the perturbation, going round the batches")
     search_rate: float = param(10.0, low=0.0, doc="SGD's, for the perturbation")
     penalty: float = param(0.001, low=0.0, doc="weight of the perturbation's squared norm")
     iterations: int = param(5, low=1, doc="of the fixed point of the hyper-gradient")
@@ -104,12 +105,13 @@ class Ibau(Repairer):
                 return
 
     def find(self, model: Classifier, batches: list[Tensor]) -> Tensor:
-        """A perturbation (1, C, H, W) that spoils the model's own answers, from one pass over the batches."""
+        """A perturbation (1, C, H, W) that spoils the model's own answers to the images of all batches."""
+        answers = [predictions(model, images).argmax(1).to(images.device) for images in batches]
         perturbation = torch.zeros_like(batches[0][:1])
-        for images in batches:
+        for step in range(self.search_steps):
             perturbation.requires_grad_(True)
-            answers = model(images).argmax(1)
-            loss = self._spoiling(model, images, answers)(perturbation)
+            number = step % len(batches)
+            loss = self._spoiling(model, batches[number], answers[number])(perturbation)
             (gradient,) = torch.autograd.grad(loss, perturbation)
             perturbation = perturbation.detach() - self.search_rate * gradient
             perturbation *= (self.radius / perturbation.norm().clamp_min(1e-12)).clamp(max=1)
@@ -167,4 +169,10 @@ def share_right(model: Classifier, images: Tensor, wanted: Tensor) -> float:
 def _batches(model: Classifier, images: Tensor, wanted: Tensor, used: Tensor, size: int, run: Run) -> list[Batch]:
     """The images at ``used`` in a new order, on the model's device."""
     places = used[torch.randperm(len(used), generator=run.generator)].split(size)
-    return [(images[one].to(model.device).float() / 255, wanted[one].to(model.device)) for one in places]
+    return [
+        (
+            (images[one].to(model.device).float() / 255).contiguous(memory_format=torch.channels_last),
+            wanted[one].to(model.device),
+        )
+        for one in places
+    ]
