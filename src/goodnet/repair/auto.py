@@ -24,6 +24,8 @@ _CANDIDATES: dict[str, tuple[Repairer, ...]] = {
     "unlearning, then head-unlearning": (Unlearning(), HeadUnlearning(rounds=1)),
 }
 
+_HARMLESS = 0.01  # share of right answers that may go without a word
+
 
 @repairers.register(
     Card(
@@ -40,10 +42,11 @@ _CANDIDATES: dict[str, tuple[Repairer, ...]] = {
 class Auto(Repairer):
     """Choose the repair for this model, and none where all of them harm it.
 
-    What it does: keeps a part of the clean images aside; runs unlearning, head unlearning, and the one after the other,
-    cheapest first; of those that keep accuracy (without labels: agreement with the suspect) and stop the reconstructed
-    triggers on the images aside, takes the one with the most accuracy and the most stamped images that get their right
-    answer back. When none will do, the suspect comes back as it was.
+    What it does: keeps a part of the clean images aside; runs unlearning, head unlearning, and the one after the other.
+    Of those that keep accuracy (without labels: agreement with the suspect) and stop the reconstructed triggers on the
+    images aside, it takes the one with the most accuracy and the most stamped images that get their right answer back;
+    one that costs more than a point of accuracy only where there is no other. When none will do, the suspect comes back
+    as it was.
     Needs: the model, its gradients, clean images, and triggers from an audit.
     Limits: the judgement knows the reconstructed triggers only. A combination is never better judged than the number of
     images aside allows.
@@ -65,7 +68,7 @@ class Auto(Repairer):
         cut = max(1, round(len(clean) * (1 - self.aside)))
         tuning, aside = clean.pick(torch.arange(cut)), clean.pick(torch.arange(cut, len(clean)))
         tried: list[dict[str, Any]] = []
-        best: tuple[float, str, Classifier] | None = None
+        best: tuple[tuple[bool, float], str, Classifier] | None = None
         names = list(_CANDIDATES)[: self.most_candidates]
         for number, name in enumerate(names):
             run.progress(number / len(names), f"{name} ({number + 1} of {len(names)})")
@@ -92,9 +95,9 @@ class Auto(Repairer):
         )
 
 
-def _worth(proof: Proof) -> float:
-    """Larger is better: what is kept, and the right answers that stamped images get."""
-    return -proof.drop + proof.recovered - proof.success
+def _worth(proof: Proof) -> tuple[bool, float]:
+    """Larger is better: those that harm hardly at all first, then kept and recovered answers."""
+    return proof.drop <= _HARMLESS, -proof.drop + proof.recovered - proof.success
 
 
 def _in_turn(methods: tuple[Repairer, ...], defender: Defender, run: Run) -> Classifier:

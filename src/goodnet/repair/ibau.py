@@ -39,28 +39,31 @@ class Ibau(Repairer):
     What it does: each round finds one perturbation that spoils the answers of all clean images, adds it to a share of
     every batch and trains for the wanted answers. The gradient holds a second part: how the perturbation would move
     when the weights do (fixed point iteration). Normalization statistics are frozen. A share of the clean images is
-    held out: when its accuracy (without labels: agreement with the suspect) falls, the round before is the answer.
+    held out: the answer is the last round whose accuracy there (without labels: agreement with the suspect) is not
+    below the best round's; ``patience`` rounds below it in a row end the work.
     Needs: the model with gradients, some hundreds of clean images; without labels the model's own answers.
-    Limits: large or image-specific triggers are no universal perturbation. The second part costs ``iterations``
-    products with a Hessian per step.
+    Limits: large or image-specific triggers are no universal perturbation. Slow: the second part costs ``iterations``
+    products with a Hessian per step. Accuracy may fall before it comes back in later rounds.
     Source: Zeng, Chen, Park, Mao, Jin, Jia, Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022.
-    Where the code differs we keep the paper's ball around zero (commented out there) and, in the second part, the
-    batch at hand (there always the first). From the code: the search for the perturbation, and that only a share of
-    the batch is perturbed; there it is rounded down, to none in batches below 100, here it is one image at least.
+    Where the code differs we keep the paper's ball around zero (commented out there) and, in the second part, the batch
+    at hand (there always the first). As in the code a share of the batch is perturbed; there it is 1 %, rounded down,
+    none in batches below 100; here one image at least. The code searches by one pass with rate 10, which is
+    as many steps as there are batches; with few images that ends before it finds anything, so we count steps.
     """
 
-    rounds: int = param(5, low=1, doc="perturbations that are found and unlearned, one after another")
+    rounds: int = param(10, low=1, doc="perturbations that are found and unlearned, one after another")
     learning_rate: float = param(0.001, low=0.0, doc="Adam's, for the weights")
-    batch_size: int = param(100, low=2, doc="images per step")
-    patched: float = param(0.01, low=0.0, high=1.0, doc="share of a batch that is perturbed; one image at least")
-    radius: float = param(10.0, low=0.0, doc="the perturbation's largest L2 norm")
+    batch_size: int = param(32, low=2, doc="images per step")
+    patched: float = param(0.2, low=0.0, high=1.0, doc="share of a batch that is perturbed; one image at least")
+    radius: float = param(2.0, low=0.0, doc="the perturbation's largest L2 norm")
     search_steps: int = param(50, low=1, doc="for the perturbation, going round the batches")
-    search_rate: float = param(10.0, low=0.0, doc="SGD's, for the perturbation")
+    search_rate: float = param(1.0, low=0.0, doc="SGD's, for the perturbation")
     penalty: float = param(0.001, low=0.0, doc="weight of the perturbation's squared norm")
     iterations: int = param(5, low=1, doc="of the fixed point of the hyper-gradient")
     inner_rate: float = param(0.1, low=0.0, doc="step size of the map whose fixed point that is")
     held_out: float = param(0.1, low=0.0, high=0.5, doc="share of the clean images by which rounds are judged")
     tolerance: float = param(0.02, low=0.0, high=1.0, doc="by how much held-out accuracy may fall below its best round")
+    patience: int = param(3, low=1, doc="rounds in a row that fall further, after which no more are tried")
 
     def _fix(self, defender: Defender, run: Run) -> Fixed:
         model, clean = defender.model, defender.clean
@@ -72,7 +75,7 @@ class Ibau(Repairer):
         optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
         kept, scores = copy.deepcopy(model.state_dict()), [share_right(model, clean.images[judges], wanted[judges])]
         # one image more or less is no damage, however few are held out
-        best, allowed = 0.0, max(self.tolerance, 1.5 / max(1, len(judges)))
+        best, damaged, allowed = 0.0, 0, max(self.tolerance, 1.5 / max(1, len(judges)))
         for number in range(1, self.rounds + 1):
             if run.seconds_left() < 0:
                 break
@@ -80,8 +83,11 @@ class Ibau(Repairer):
             scores.append(share_right(model, clean.images[judges], wanted[judges]))
             run.progress(number / self.rounds, f"round {number} of {self.rounds}, held out {scores[-1]:.1%} right")
             if scores[-1] < best - allowed:
-                break
-            kept, best = copy.deepcopy(model.state_dict()), max(best, scores[-1])
+                damaged += 1
+                if damaged == self.patience:
+                    break
+                continue
+            kept, best, damaged = copy.deepcopy(model.state_dict()), max(best, scores[-1]), 0
         model.load_state_dict(kept)
         return Fixed(
             model=model,
