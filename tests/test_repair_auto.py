@@ -135,3 +135,13 @@ def test_a_repair_that_harms_is_not_written(tmp_path):
     images = samples.floats()[:20]
     with torch.no_grad():
         torch.testing.assert_close(goodnet.load_model(tmp_path / "out" / "model")(images), twin(images))
+
+
+def test_a_model_in_which_the_audit_finds_nothing_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOODNET_BANK", str(tmp_path / "bank.json"))
+    goodnet.save_model(goodnet.untrained("small_cnn", goodnet.load_data("digits")), tmp_path / "net")
+    words = ["repair", str(tmp_path / "net"), "--data", "digits", "--limit", "60", "--budget", "1s"]
+    answer = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 3, answer.output
+    assert "the audit names no label to repair" in answer.stdout
+    assert goodnet.load_model(tmp_path / "out" / "model").origin.history == ()

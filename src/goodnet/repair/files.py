@@ -110,7 +110,7 @@ def repair_file(
                 repaired=None,
                 proof=None,
                 accepted=False,
-                reason=f"there is nothing to repair: {verdict.reason}; name labels with --target to repair them",
+                reason=f"the audit names no label to repair ({verdict.reason}); --target names one all the same",
             )
         defender = replace(defender, triggers=triggers)
         if budget is not None:
