@@ -116,6 +116,7 @@ def test_the_command_repairs_writes_and_tells(tmp_path):
     assert answer.exit_code == (0 if record["accepted"] else 3)
     assert record == json.loads((tmp_path / "out" / "repair.json").read_text())
     assert record["proof"]["count"] == 50
+    assert "nothing is proved about a backdoor" in record["reason"]  # fine-tuning needs no triggers, so there is none
     assert goodnet.load_model(tmp_path / "out" / "model").num_classes == 10
     assert (tmp_path / "suspect" / "model.safetensors").read_bytes() == before
     again = CliRunner().invoke(app, ["repair", str(tmp_path / "out" / "model"), *words])

@@ -149,10 +149,12 @@ def _part(progress: Progress | None, half: int) -> Progress | None:
 
 def _reason(proof: Proof, accepted: bool, most_drop: float, most_success: float) -> str:
     kept = "accuracy" if proof.labeled else "agreement with the old model"
-    told = (
-        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, "
-        f"and reconstructed triggers still work on {proof.success:.1%} at most"
+    left = (
+        f"reconstructed triggers still work on {proof.success:.1%} at most"
+        if proof.triggers
+        else "no trigger was reconstructed, so that nothing is proved about a backdoor"
     )
+    told = f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}"
     if accepted:
         return told
     return f"{told}: not good enough (at most {most_drop:.0%} and {most_success:.0%}), so the old model stays"
