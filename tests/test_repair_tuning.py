@@ -132,6 +132,12 @@ def test_the_hypergradient_of_few_iterations_is_between_the_direct_one_and_the_t
     assert 0.01 < (few - truth).norm() < 0.5 * (direct - truth).norm()
 
 
+def test_the_hypergradient_stays_small_where_its_iteration_would_diverge():
+    one_step, _ = quadratic(rate=2.0, iterations=1)
+    many, _ = quadratic(rate=2.0, iterations=50)
+    assert torch.equal(one_step, many)
+
+
 @pytest.mark.parametrize(("batch", "patched"), [(2, 1), (32, 1), (99, 1), (100, 1), (300, 3)])
 def test_ibau_patches_one_image_at_least(batch, patched):
     assert len(set(Ibau(patched=0.01).chosen(batch, generator()).tolist())) == patched

@@ -45,19 +45,20 @@ class Ibau(Repairer):
     Limits: large or image-specific triggers are no universal perturbation. Slow: the second part costs ``iterations``
     products with a Hessian per step. Accuracy may fall before it comes back in later rounds.
     Source: Zeng, Chen, Park, Mao, Jin, Jia, Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022.
-    Where the code differs we keep the paper's ball around zero (commented out there) and, in the second part, the batch
-    at hand (there always the first). As in the code a share of the batch is perturbed; there it is 1 %, rounded down,
-    none in batches below 100; here one image at least. The code searches by one pass with rate 10, which is
-    as many steps as there are batches; with few images that ends before it finds anything, so we count steps.
+    We keep the paper's ball around zero (commented out in its code) and, in the second part, the batch at hand (there
+    always the first). As in the code a share of the batch is perturbed; there it is 1 %, rounded down, none in batches
+    below 100; here one image at least. The search there is one pass of SGD with rate 10, which with few images ends
+    before it finds anything: ours takes steps of one length until it is done. Where the fixed point
+    iteration would diverge it is stopped, see ``hypergradient``.
     """
 
     rounds: int = param(10, low=1, doc="perturbations that are found and unlearned, one after another")
     learning_rate: float = param(0.001, low=0.0, doc="Adam's, for the weights")
     batch_size: int = param(32, low=2, doc="images per step")
     patched: float = param(0.2, low=0.0, high=1.0, doc="share of a batch that is perturbed; one image at least")
-    radius: float = param(2.0, low=0.0, doc="the perturbation's largest L2 norm")
-    search_steps: int = param(50, low=1, doc="for the perturbation, going round the batches")
-    search_rate: float = param(1.0, low=0.0, doc="SGD's, for the perturbation")
+    radius: float = param(3.0, low=0.0, doc="the perturbation's largest L2 norm")
+    search_steps: int = param(20, low=1, doc="for the perturbation, going round the batches")
+    search_rate: float = param(0.1, low=0.0, doc="length of such a step, as a share of the radius")
     penalty: float = param(0.001, low=0.0, doc="weight of the perturbation's squared norm")
     iterations: int = param(5, low=1, doc="of the fixed point of the hyper-gradient")
     inner_rate: float = param(0.1, low=0.0, doc="step size of the map whose fixed point that is")
@@ -119,7 +120,8 @@ class Ibau(Repairer):
             number = step % len(batches)
             loss = self._spoiling(model, batches[number], answers[number])(perturbation)
             (gradient,) = torch.autograd.grad(loss, perturbation)
-            perturbation = perturbation.detach() - self.search_rate * gradient
+            direction = gradient / gradient.norm().clamp_min(1e-12)
+            perturbation = perturbation.detach() - self.search_rate * self.radius * direction
             perturbation *= (self.radius / perturbation.norm().clamp_min(1e-12)).clamp(max=1)
         return perturbation
 
@@ -151,15 +153,20 @@ def hypergradient(
     """The gradient of ``outer`` by ``weights``, where the perturbation is the minimum of ``inner`` and moves with them.
 
     At the minimum p = p - rate * d inner/dp. With the Jacobians of that map the implicit function theorem gives
-    d outer/dw + (dmap/dw)^T v, where v = (dmap/dp)^T v + d outer/dp, which is iterated from v = 0.
+    d outer/dw + (dmap/dw)^T v, where v = (dmap/dp)^T v + d outer/dp, which is iterated from v = 0. Where the map does
+    not contract the iterates grow without end and drown the rest of the gradient: iteration stops when they begin to.
     """
     point = perturbation.detach().requires_grad_(True)
     by_point, *direct = torch.autograd.grad(outer(point), [point, *weights], materialize_grads=True)
     slope = torch.autograd.grad(inner(point), point, create_graph=True)[0]
     moved = point - rate * slope
-    adjoint = torch.zeros_like(point)
-    for _ in range(iterations):
-        adjoint = torch.autograd.grad(moved, point, adjoint, retain_graph=True)[0] + by_point
+    adjoint, last = by_point, by_point.norm()
+    for _ in range(iterations - 1):
+        new = torch.autograd.grad(moved, point, adjoint, retain_graph=True)[0] + by_point
+        change = (new - adjoint).norm()
+        if change > last:
+            break
+        adjoint, last = new, change
     indirect = torch.autograd.grad(moved, weights, adjoint, materialize_grads=True)
     return [one + other for one, other in zip(direct, indirect, strict=True)]
 
