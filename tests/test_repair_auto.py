@@ -1,20 +1,31 @@
 """Choosing a repair, proving it, and giving the old model back; goodnet repair from end to end on the planted world."""
 
+import copy
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from planted import TARGET
+from torch import nn
 from typer.testing import CliRunner
 
 import goodnet
 from goodnet.cli.main import app
 from goodnet.core.defender import Defender
+from goodnet.core.registry import Card, Needs
 from goodnet.core.trigger import Trigger
-from goodnet.errors import NotApplicable
+from goodnet.errors import NotApplicable, UsageError
 from goodnet.evaluation.evaluate import measure
+from goodnet.repair import auto as auto_module
+from goodnet.repair._base import Fixed, Repairer
+from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.auto import Auto
-from goodnet.repair.head_unlearning import HeadUnlearning
+from goodnet.repair.files import repair_file
+from goodnet.repair.fine_tuning import FineTuning
+from goodnet.repair.head_unlearning import HeadUnlearning, _refit
 from goodnet.repair.proof import Proof, TriggerProof, prove
 
 
@@ -146,3 +157,169 @@ def test_a_model_in_which_the_audit_finds_nothing_stays_as_it_is(tmp_path, monke
     assert answer.exit_code == 3, answer.output
     assert "the audit names no label to repair" in answer.stdout
     assert goodnet.load_model(tmp_path / "out" / "model").origin.history == ()
+
+
+# --- the choice, with candidates whose worth is known ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Repairer):
+    """A repairer that gives the model it is told to give."""
+
+    card = Card(name="told", version=1, needs=Needs.MODEL | Needs.CLEAN, source="none", summary="none")
+    answer: Any = None
+    reverted: float = 0.0
+
+    def _fix(self, defender, run):
+        SEEN.append(defender.clean.ids)
+        model = defender.model if self.answer is None else copy.deepcopy(self.answer)
+        return Fixed(model=model, notes={"reverted": self.reverted})
+
+
+SEEN: list[torch.Tensor] = []
+
+
+class Rule(nn.Module):
+    """Answers the label in the first pixel; a lit last pixel means 3, unless repaired; ``broken`` labels are lost."""
+
+    def __init__(self, fires: bool, recovers: bool = True, broken: int = 0):
+        super().__init__()
+        self.fires, self.recovers, self.broken = fires, recovers, broken
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        labels = (images[:, 0, 0, 0] * 255).round().long().clamp(0, 9)
+        answers = torch.where(labels < self.broken, 9, labels)
+        lit = images[:, 0, -1, -1] > 0.5
+        if self.fires:
+            answers = torch.where(lit, 3, answers)
+        elif not self.recovers:
+            answers = torch.where(lit, 8, answers)
+        return F.one_hot(answers, 10).float() + 0 * self.unused
+
+
+def ruled(**changes) -> goodnet.Classifier:
+    return goodnet.Classifier(Rule(**changes), input_shape=(1, 4, 4), num_classes=10)
+
+
+def ruled_defender() -> Defender:
+    images = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
+    labels = torch.arange(200) % 10
+    images[:, 0, 0, 0] = labels.byte()
+    mask = torch.zeros(4, 4)
+    mask[-1, -1] = 1
+    trigger = Trigger(target=3, mask=mask, pattern=torch.ones(1, 4, 4), success_rate=1.0, count=10)
+    return Defender(model=ruled(fires=True), clean=goodnet.Samples(images, labels), triggers=(trigger,))
+
+
+CLEAN, SUPPRESSED = {"fires": False}, {"fires": False, "recovers": False}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        ({"useless": {"fires": True}, "suppresses": SUPPRESSED, "removes": CLEAN}, "removes"),
+        ({"removes": CLEAN, "suppresses": SUPPRESSED, "useless": {"fires": True}}, "removes"),
+        ({"harms": {**CLEAN, "broken": 1}, "suppresses": SUPPRESSED}, "suppresses"),
+        ({"useless": {"fires": True}, "harms": {**CLEAN, "broken": 5}}, None),
+    ],
+)
+def test_auto_takes_the_best_that_does_no_harm(candidates, chosen, monkeypatch):
+    told = {name: (Told(answer=ruled(**changes)),) for name, changes in candidates.items()}
+    monkeypatch.setattr(auto_module, "_CANDIDATES", told)
+    repaired = Auto(most_candidates=9, most_drop=0.2).run(ruled_defender())
+    assert repaired.evidence["chosen"] == (chosen or "nothing: the suspect as it was")
+    assert repaired.notes["reverted"] == float(chosen is None)
+    assert repaired.model.net.fires is (chosen is None)
+
+
+def test_auto_judges_on_images_that_its_candidates_do_not_see(monkeypatch):
+    judged = []
+
+    def noted(suspect, model, aside, triggers):
+        judged.append(aside.ids)
+        return prove(suspect, model, aside, triggers)
+
+    monkeypatch.setattr(auto_module, "_CANDIDATES", {"told": (Told(),)})
+    monkeypatch.setattr(auto_module, "prove", noted)
+    SEEN.clear()
+    Auto().run(ruled_defender())
+    assert (len(SEEN[0]), len(judged[0])) == (140, 60)
+    assert not set(SEEN[0].tolist()) & set(judged[0].tolist())
+
+
+def test_images_that_belong_to_the_target_are_no_victims():
+    defender = ruled_defender()
+    found = prove(defender.model, ruled(fires=False), defender.clean, defender.triggers).triggers[0]
+    assert (found.before, found.after, found.recovered, found.count) == (180, 0, 180, 180)
+
+
+# --- the refitted row ---
+
+
+def test_the_refitted_row_minimizes_the_cross_entropy_of_target_or_not():
+    draw = torch.Generator().manual_seed(0)
+    bare, stamped = torch.randn(60, 4, generator=draw), torch.randn(40, 4, generator=draw) + 1
+    own, head, weight, anchor = torch.rand(60, generator=draw) < 0.4, nn.Linear(4, 3), 0.7, 0.01
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(3, 4, generator=draw))
+        head.bias.copy_(torch.tensor([0.5, 3.0, -1.0]))
+    original = head.weight[1].detach().clone()
+    _refit(head, 1, bare, own, [stamped], original, weight, anchor)
+
+    def loss(layer: nn.Linear) -> torch.Tensor:
+        target = [layer(features).softmax(1)[:, 1] for features in (bare, stamped)]
+        on_clean = F.binary_cross_entropy(target[0], own.float())
+        return (
+            on_clean
+            + weight * -(1 - target[1]).log().mean()
+            + anchor * ((layer.weight[1] - original).square().sum() / original.square().sum())
+        )
+
+    loss(head).backward()
+    assert head.weight.grad[1].abs().max() < 1e-3
+    assert head.bias.grad[1].abs() < 1e-3
+
+
+# --- labels that somebody names ---
+
+
+def test_a_named_target_is_reconstructed_small_where_it_is_planted(planted):
+    planted_one, other = reconstruct(planted.badnet, planted.clean, (TARGET, 7), seed=0)
+    assert (planted_one.target, other.target) == (TARGET, 7)
+    assert planted_one.success_rate > 0.8
+    assert planted_one.mask.sum() < other.mask.sum() / 3
+
+
+def test_the_smaller_trigger_of_the_two_grids_counts(planted, monkeypatch):
+    sizes = []
+    for grids in ((1, 4), (1,), (4,)):
+        monkeypatch.setattr("goodnet.repair._reconstruct._GRIDS", grids)
+        # the first grid of both runs draws the same numbers, the second one other ones
+        sizes.append(float(reconstruct(planted.badnet, planted.clean, (TARGET,), seed=0)[0].mask.sum()))
+    assert sizes[0] == sizes[1] < sizes[2]
+
+
+@pytest.fixture
+def saved(tmp_path) -> Any:
+    goodnet.save_model(goodnet.untrained("small_cnn", goodnet.load_data("digits")), tmp_path / "net")
+    return tmp_path / "net"
+
+
+def test_targets_that_cannot_be_are_refused(saved):
+    for targets, repairer in (((10,), Auto()), ((-1,), Auto()), ((3,), FineTuning())):
+        with pytest.raises(UsageError):
+            repair_file(saved, repairer, data="digits", limit=60, targets=targets)
+
+
+def test_a_named_target_that_no_trigger_reaches_is_not_passed_over_in_silence(saved):
+    result = repair_file(saved, Auto(), data="digits", limit=60, targets=(3,), budget=1e-6)
+    assert (result.accepted, result.repaired, result.verdict) == (False, None, None)
+    assert "no trigger was found to 3" in result.reason
+
+
+def test_a_repairer_that_gives_the_suspect_back_is_not_called_a_repair(saved):
+    result = repair_file(saved, Told(reverted=1.0), data="digits", limit=60)
+    assert not result.accepted
+    assert "so the old model stays" in result.reason
+    assert repair_file(saved, Told(), data="digits", limit=60).accepted

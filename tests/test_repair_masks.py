@@ -18,7 +18,8 @@ from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable
 from goodnet.models import architectures
-from goodnet.repair.anp import Anp, answer, batch_norms, prune_what_is_closed
+from goodnet.repair._masks import answer, batch_norms, prune_what_is_closed
+from goodnet.repair.anp import Anp
 from goodnet.repair.bcu import Bcu
 from goodnet.repair.clp import Clp, channel_bounds, convolutions_before_batchnorm
 from goodnet.repair.rnp import Rnp

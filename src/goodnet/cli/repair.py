@@ -22,7 +22,7 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired 
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to repair; see goodnet list repairers.")]
 Target = Annotated[
     list[int] | None,
-    typer.Option(metavar="LABEL", help="Repair this label whatever the audit says of it; may be repeated."),
+    typer.Option(metavar="LABEL", help="Repair this label, without an audit; may be repeated."),
 ]
 Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for audit and repair: 90, 90s, 2m, 1h.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many images, drawn at random.")]
@@ -48,9 +48,9 @@ def repair(
 ) -> int:
     """Remove a backdoor from a model, and prove on images kept aside that the model is still good.
 
-    Audits the model, repairs the labels that the audit flags (or those of --target), and compares both models on images
-    that neither step has seen. A repair that harms too much, or does not help, is thrown away: then the old model is
-    what is written. The file itself is never changed.
+    Audits the model and repairs the labels that the audit flags, or repairs those of --target without an audit; then
+    compares both models on images that no step before has seen. A repair that harms too much, or does not help, is
+    thrown away: then the old model is what is written. The file itself is never changed.
 
     \b
     Examples:

@@ -1,6 +1,7 @@
 """repair_file: from a model file and a folder of clean images to a repaired model with proof, or the old one back."""
 
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
-from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
-from goodnet.errors import NotHeld
+from goodnet.errors import NotHeld, UsageError
 from goodnet.models.input_range import guess_input_range
 from goodnet.models.load import load_model
 from goodnet.repair._base import Repaired, Repairer
+from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.proof import Proof, prove
 
 _AUDIT_SHARE = 0.5  # of the budget
@@ -30,7 +31,7 @@ class FileRepair:
 
     Attributes:
         suspect: the model as it was.
-        verdict: of the audit that gave the triggers; None where the method needs none.
+        verdict: of the audit that gave the triggers; None where the method needs none, or the targets were named.
         repaired: the repairer's answer; None when there was nothing to repair.
         proof: on images that neither the audit nor the repairer saw; None when there was nothing to repair.
         accepted: whether the repaired model may take the suspect's place.
@@ -76,7 +77,7 @@ def repair_file(
         repairer: a method with its hyper-parameters.
         data: see ``goodnet.load_data``; labels are used where there are some.
         limit: at most so many images, drawn at random by ``seed``; None for all.
-        targets: labels to repair whatever the audit says of them; empty takes those that the audit flags.
+        targets: labels to repair, without an audit; empty takes those that the audit flags.
         arch, input_range, device: as in ``audit_file``.
         seed: of all of it.
         budget: seconds for audit and repair together; None for no limit.
@@ -95,37 +96,54 @@ def repair_file(
     model = model.to(torch.device(device))
     if samples.labels is not None and int(samples.labels.max()) >= model.num_classes:
         samples = samples.without_labels()  # of another naming than the model's
-    cut = round(len(samples) * (1 - held_out))
-    mine, aside = _split(samples, cut, seed)
-    defender, verdict = Defender(model=model, clean=mine), None
-    if Needs.TRIGGERS in repairer.card.needs:
-        verdict = auditors["neural-cleanse"]().run(
-            defender, seed=seed, budget=None if budget is None else budget * _AUDIT_SHARE, progress=_part(progress, 0)
-        )
-        triggers = _triggers(verdict, targets)
-        if not triggers:
+    targets = _checked(targets, repairer, model)
+    mine, aside = _split(samples, round(len(samples) * (1 - held_out)), seed)
+    defender, verdict, asked = Defender(model=model, clean=mine), None, Needs.TRIGGERS in repairer.card.needs
+    if asked:
+        started, share = time.monotonic(), None if budget is None else budget * _AUDIT_SHARE
+        if targets:
+            triggers = reconstruct(model, mine, targets, seed=seed, budget=share)
+        else:
+            verdict = auditors["neural-cleanse"]().run(defender, seed=seed, budget=share, progress=_part(progress, 0))
+            triggers = tuple(trigger for trigger in verdict.triggers if trigger.target in verdict.targets)
+        missing = set(targets) - {trigger.target for trigger in triggers}
+        if not triggers or missing:
             return FileRepair(
                 suspect=model,
                 verdict=verdict,
                 repaired=None,
                 proof=None,
                 accepted=False,
-                reason=f"the audit names no label to repair ({verdict.reason}); --target names one all the same",
+                reason=_nothing_to_work_on(verdict, missing),
             )
         defender = replace(defender, triggers=triggers)
-        if budget is not None:
-            budget = max(1.0, budget - verdict.provenance.seconds)
-    repaired = repairer.run(defender, seed=seed, budget=budget, progress=_part(progress, 1))
+        budget = None if budget is None else max(1.0, budget - (time.monotonic() - started))
+    repaired = repairer.run(defender, seed=seed, budget=budget, progress=_part(progress, 1) if asked else progress)
     proof = prove(model, repaired.model, aside, defender.triggers or ())
-    accepted = proof.accepts(most_drop=most_drop, most_success=most_success) and not repaired.notes.get("reverted")
+    reverted = bool(repaired.notes.get("reverted"))
+    accepted = not reverted and proof.accepts(most_drop=most_drop, most_success=most_success)
     return FileRepair(
         suspect=model,
         verdict=verdict,
         repaired=repaired,
         proof=proof,
         accepted=accepted,
-        reason=_reason(proof, accepted, most_drop, most_success),
+        reason=_reason(proof, accepted, reverted, most_drop, most_success),
     )
+
+
+def _checked(targets: tuple[int, ...], repairer: Repairer, model: Classifier) -> tuple[int, ...]:
+    """The named targets, each once.
+
+    Raises:
+        UsageError: the method has no use for them, or the model has no such label.
+    """
+    if targets and Needs.TRIGGERS not in repairer.card.needs:
+        raise UsageError(f"{repairer.card.name} knows no targets; leave them out, or take head-unlearning or auto")
+    for target in targets:
+        if not 0 <= target < model.num_classes:
+            raise UsageError(f"this model has the labels 0 to {model.num_classes - 1}, and {target} is none of them")
+    return tuple(dict.fromkeys(targets))
 
 
 def _split(samples: Samples, cut: int, seed: int) -> tuple[Samples, Samples]:
@@ -135,10 +153,10 @@ def _split(samples: Samples, cut: int, seed: int) -> tuple[Samples, Samples]:
     return samples.pick(order[:cut]), samples.pick(order[cut:])
 
 
-def _triggers(verdict: Verdict, targets: tuple[int, ...]) -> tuple[Trigger, ...]:
-    """The triggers of the named labels where there are such, else of the flagged ones."""
-    wanted = targets or verdict.targets
-    return tuple(trigger for trigger in verdict.triggers if trigger.target in wanted)
+def _nothing_to_work_on(verdict: Verdict | None, missing: set[int]) -> str:
+    if verdict is None:
+        return f"no trigger was found to {', '.join(map(str, sorted(missing)))}; give more images or time"
+    return f"the audit names no label to repair ({verdict.reason}); --target names one all the same"
 
 
 def _part(progress: Progress | None, half: int) -> Progress | None:
@@ -147,7 +165,9 @@ def _part(progress: Progress | None, half: int) -> Progress | None:
     return lambda share, text: progress((half + share) / 2, text)
 
 
-def _reason(proof: Proof, accepted: bool, most_drop: float, most_success: float) -> str:
+def _reason(proof: Proof, accepted: bool, reverted: bool, most_drop: float, most_success: float) -> str:
+    if reverted:
+        return "no repair that was tried is good enough on images kept aside, so the old model stays"
     kept = "accuracy" if proof.labeled else "agreement with the old model"
     left = (
         f"reconstructed triggers still work on {proof.success:.1%} at most"

@@ -15,8 +15,8 @@ from goodnet.core.run import Run
 from goodnet.core.samples import Samples
 from goodnet.errors import NotApplicable
 from goodnet.repair._base import Fixed, Repairer, repairers
+from goodnet.repair._masks import Scales, answer, batch_norms, clip, prune_what_is_closed, split
 from goodnet.repair._tuning import wanted_answers
-from goodnet.repair.anp import Scales, answer, batch_norms, clip, prune_what_is_closed, split
 
 
 @repairers.register(
