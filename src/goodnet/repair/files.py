@@ -14,6 +14,7 @@ from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
 from goodnet.errors import NotHeld, UsageError
 from goodnet.models.input_range import guess_input_range
@@ -33,7 +34,9 @@ class FileRepair:
         suspect: the model as it was.
         verdict: of the audit that gave the triggers; None where the method needs none, or the targets were named.
         repaired: the repairer's answer; None when there was nothing to repair.
-        proof: on images that neither the audit nor the repairer saw; None when there was nothing to repair.
+        aside: the images that neither the audit nor the repairer saw.
+        triggers: the reconstructed ones that the repairer was given.
+        proof: on the images aside; None when there was nothing to repair.
         accepted: whether the repaired model may take the suspect's place.
         reason: why, or why not, in a sentence for a person.
     """
@@ -41,6 +44,8 @@ class FileRepair:
     suspect: Classifier
     verdict: Verdict | None
     repaired: Repaired | None
+    aside: Samples
+    triggers: tuple[Trigger, ...]
     proof: Proof | None
     accepted: bool
     reason: str
@@ -112,6 +117,8 @@ def repair_file(
                 suspect=model,
                 verdict=verdict,
                 repaired=None,
+                aside=aside,
+                triggers=triggers,
                 proof=None,
                 accepted=False,
                 reason=_nothing_to_work_on(verdict, missing),
@@ -126,6 +133,8 @@ def repair_file(
         suspect=model,
         verdict=verdict,
         repaired=repaired,
+        aside=aside,
+        triggers=defender.triggers or (),
         proof=proof,
         accepted=accepted,
         reason=_reason(proof, accepted, reverted, most_drop, most_success),
