@@ -14,6 +14,7 @@ from goodnet.cli.main import app
 from goodnet.core.defender import Defender
 from goodnet.core.trigger import Trigger
 from goodnet.errors import GoodnetError, NotHeld, ParameterError, UnreadableModel, UsageError
+from goodnet.evaluation import measure_goodnet
 from goodnet.guard.goodnet import GoodNet
 from goodnet.guard.rules import DecisionTree, Disagreement, LostConfidence, lost_confidence
 from goodnet.repair.head_unlearning import HeadUnlearning
@@ -257,3 +258,22 @@ def test_classify_takes_a_plain_model_too(planted, tmp_path):
     result = CliRunner().invoke(app, ["classify", file, "--model", str(tmp_path / "model")])
     assert result.exit_code == 0, result.output
     assert f"  {planted.twin(planted.clean.floats()[:1]).argmax(1).item()}  " in result.output
+
+
+def test_what_a_goodnet_does_is_counted_on_the_images_that_it_is_meant_for(pair, planted):
+    made, _, fresh = pair
+    outcome = measure_goodnet(made, fresh, planted.attack)
+    answers = made.answers(fresh.images)
+    assert outcome.clean.defense_triggered.hits == (answers == 10).sum()
+    assert outcome.clean.classify_success.hits == (answers == fresh.labels).sum()
+    (rates,) = outcome.stamped
+    victims = fresh.pick(fresh.labels != TARGET)
+    stamped = made.answers((planted.attack.stamp(victims.floats()) * 255).round().byte())
+    assert (rates.attack_triggered.hits, rates.attack_triggered.count) == ((stamped == TARGET).sum(), len(victims))
+    assert rates.defense_triggered.hits == (stamped == 10).sum()
+    assert json.loads(json.dumps(outcome.as_json()))["stamped"][0]["attack_triggered"]["count"] == len(victims)
+
+
+def test_a_goodnet_is_not_measured_without_labels(pair):
+    with pytest.raises(NotHeld, match="labels"):
+        measure_goodnet(pair[0], pair[2].without_labels())
