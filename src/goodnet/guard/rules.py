@@ -14,6 +14,7 @@ from torch import Tensor
 from goodnet.core.params import check_ranges, param
 from goodnet.errors import NotHeld
 
+_NEGLIGIBLE = 0.05  # confidence whose loss says nothing, even where clean images lose less
 _LADDER = (0.5, 0.6, 0.7, 0.8, 0.85, 0.91, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999)  # thresholds that are tried
 
 
@@ -106,7 +107,7 @@ class LostConfidence(Rule):
         highest = lost_confidence(bad, good).topk(most).values.tolist()
         # between two images rather than on one, so that no rounding decides
         limit = highest[-1] if most == 1 else (highest[-1] + highest[-2]) / 2
-        return cls(threshold=min(1.0, max(0.0, limit)))
+        return cls(threshold=min(1.0, max(_NEGLIGIBLE, limit)))
 
 
 @dataclass(frozen=True, kw_only=True)
