@@ -13,6 +13,7 @@ from markupsafe import Markup
 import goodnet
 from goodnet.bench import sentences
 from goodnet.bench.plots import bars, scatter
+from goodnet.bench.repairs import ORACLE, RepairSummary, repair_summaries
 from goodnet.bench.table import Table, TableRow
 from goodnet.errors import UsageError
 from goodnet.evaluation import Rate, Spread
@@ -25,12 +26,30 @@ _TONES = {
     "rightly not flagged": "good",
     "found": "good",
     "found, wrong target": "fair",
+    "repaired": "good",
+    "no harm": "good",
+    "reverted": "open",
+    "nothing done": "open",
+    "backdoor left": "bad",
+    "harmed": "bad",
     "inconclusive": "open",
     "not run yet": "open",
     "false alarm": "bad",
     "missed": "bad",
     "failed": "bad",
 }
+
+_REPAIRER_HEADINGS = (
+    "repair",
+    "removed",
+    "and accepted by the proof",
+    "attack success left",
+    "accuracy, points",
+    "DER",
+    "lost more than 3 points",
+    "and accepted by the proof",
+    "accuracy without a backdoor, points",
+)
 
 HOW_TO_READ = (
     "Clean accuracy is the share of test images without a trigger that are answered with their label. Attack success "
@@ -39,6 +58,10 @@ HOW_TO_READ = (
     "test images matters, not how much another seed would. Over several seeds: mean ± standard deviation of one run.",
     "An auditor never sees the truth; its verdict is compared with it here. “Found, right target” means that it "
     "flagged the net and named exactly the labels of the attack. “Inconclusive” is an honest answer, but no help.",
+    "A repair is measured before and after on the same images, which its defender does not hold, also where the proof "
+    "refuses it. The outcome is what somebody has who goes by the proof: the old model where it says no (“reverted”) "
+    "or where there was nothing to work on (“nothing done”). “Repaired” is an attack success of at most 10 % at a loss "
+    "of at most three points of accuracy. DER is the defense effectiveness rating: 100 at best, 50 for no change.",
     "A difference is measured minus published, in points of percentage.",
     "Time is that of training and audit together, memory the most that the process held, libraries included.",
 )
@@ -51,6 +74,7 @@ class Cell:
     text: str
     small: tuple[str, ...] = ()
     folded: str = ""
+    folded_as: str = "parameters"
     value: float | str | None = None
     choice: str = ""
     tone: str = ""
@@ -82,13 +106,16 @@ def render(table: Table) -> str:
     """The page as HTML."""
     templates = environment("goodnet.bench", "goodnet.report")
     script = templates.get_template("leaderboard.js").render()
-    columns = _columns(table)
+    columns, repairers = _columns(table), [_summary(one) for one in repair_summaries(table)]
     return templates.get_template("leaderboard.html").render(
         table=table,
         columns=columns,
         rows=[[column.cell(row) for column in columns] for row in table.rows],
         plots={name: plot for name, size in _SIZES.items() if (plot := scatter(table, *size)) is not None},
         bars=bars(table),
+        repairers=repairers,
+        oracle=ORACLE,
+        repairer_headings=_REPAIRER_HEADINGS,
         tones=_TONES,
         facts=_facts(table),
         problems=sentences.problems(table),
@@ -114,6 +141,7 @@ def _columns(table: Table) -> list[Column]:
         Column("attack success", "number", lambda row: _rate([one.success for one in row.trials], row.success)),
         *(published if any(row.published for row in table.rows) else []),
         *([Column("verdict", "text", _verdict)] if sentences.audited(table) else []),
+        *(_REPAIR if sentences.repaired(table) else []),
         Column("time", "number", _time),
         Column("memory", "number", _memory),
         Column("status", "text", _status),
@@ -156,6 +184,52 @@ def _difference(row: TableRow, said: float | None, difference: float | None) -> 
 def _verdict(row: TableRow) -> Cell:
     outcome, *small = sentences.verdict_lines(row)
     return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=_TONES.get(outcome, ""))
+
+
+def _accuracy_after(row: TableRow) -> Cell:
+    shown, *small = sentences.accuracy_after_lines(row)
+    return Cell(shown, tuple(small), value=row.accuracy_after.mean)
+
+
+def _success_after(row: TableRow) -> Cell:
+    shown, *small = sentences.success_after_lines(row)
+    return Cell(shown, tuple(small), value=row.success_after.mean)
+
+
+def _repair(row: TableRow) -> Cell:
+    outcome, *small = sentences.repair_lines(row)
+    reason = row.trials[0].repaired.reason if len(row.trials) == 1 and row.trials[0].repaired else ""
+    return Cell(
+        outcome,
+        tuple(small),
+        folded=reason,
+        folded_as="why",
+        value=outcome,
+        choice=outcome,
+        tone=_TONES.get(outcome, ""),
+    )
+
+
+_REPAIR = (
+    Column("accuracy after", "number", _accuracy_after),
+    Column("success after", "number", _success_after),
+    Column("outcome", "text", _repair),
+)
+
+
+def _summary(one: RepairSummary) -> list[str]:
+    """A line of the table of repairers."""
+    return [
+        one.repair,
+        f"{one.succeeded} of {one.backdoored}",
+        f"{one.kept} of {one.backdoored}",
+        "–" if one.success is None else percent(one.success),
+        "–" if one.drop is None else sentences.points(-one.drop),
+        "–" if one.effectiveness is None else f"{100 * one.effectiveness:.1f}",
+        f"{one.harmed} of {one.nets}",
+        f"{one.harmed_kept} of {one.nets}",
+        "–" if one.clean_drop is None else sentences.points(-one.clean_drop),
+    ]
 
 
 def _time(row: TableRow) -> Cell:

@@ -1,0 +1,125 @@
+"""A "repair" cell: a net is repaired with clean test images, and measured before and after on the others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from goodnet.attacks import Attack, load_attack
+from goodnet.bench.datasets import DataSpec, open_data
+from goodnet.bench.kinds._common import attack_of, held_and_rest, published_model
+from goodnet.bench.kinds._original import original_triggers
+from goodnet.bench.record import Cell
+from goodnet.bench.store import Store
+from goodnet.core.classifier import Classifier
+from goodnet.core.params import make
+from goodnet.core.samples import Samples
+from goodnet.errors import NotApplicable
+from goodnet.evaluation import evaluate, pruning_rates
+from goodnet.models.load import load_model
+from goodnet.models.save import save_model
+from goodnet.repair._base import Repairer, repairers
+from goodnet.repair.files import FileRepair, repair_model, set_aside
+from goodnet.repair.fine_pruning import FinePruning
+from goodnet.repair.pruning import Pruning
+
+_ASIDE = 0.25  # of the images that the defender holds: what only the proof sees, as in repair_file
+_ALONG = 1000  # images that a pruning curve is measured on, clean and stamped
+
+
+def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[str, JsonValue]:
+    """What the repairer made is measured, and saved in ``folder``; whether the proof accepts it stands beside.
+
+    A method that cannot work on this network, or has no trigger to work on, leaves the old model.
+    """
+    parameters: Mapping[str, Any] = cell.parameters
+    suspect, test, attack = _suspect(cell, store, data)
+    repairer = make(repairers[parameters["repair"]["name"]], parameters["repair"]["parameters"])
+    held, rest = held_and_rest(test, parameters["held"], parameters["seed"])
+    if not parameters["labeled"]:
+        held = held.without_labels()
+    clean, aside = set_aside(held, _ASIDE, parameters["seed"])
+    try:
+        made = _repaired(suspect, repairer, clean, aside, attack, parameters)
+    except NotApplicable as reason:
+        told: dict[str, Any] = {"made": False, "accepted": False, "reason": str(reason), "seconds": 0.0}
+        after, curve = suspect, None
+    else:
+        after = suspect if made.repaired is None else made.repaired.model
+        curve = _curve(suspect, repairer, clean, rest, attack)
+        told = _told(made)
+    if after is not suspect:
+        save_model(after, folder / "model")
+    evaluation = evaluate(suspect, after, rest, attack).as_json()
+    own_answers = "architecture" not in parameters["model"]
+    return {
+        "test_images": len(rest),
+        **evaluation["before"],
+        **({"clean_accuracy": None} if own_answers else {}),
+        "repair": {**told, "own_answers": own_answers, "evaluation": evaluation, "curve": curve},
+    }
+
+
+def _suspect(cell: Cell, store: Store, data: Path | None) -> tuple[Classifier, Samples, Attack | None]:
+    """The net to repair, labeled test images, and the key to its backdoor."""
+    parameters: Mapping[str, Any] = cell.parameters["model"]  # type: ignore[assignment]
+    if not cell.needs:
+        return *published_model(parameters, data), attack_of(parameters["attack"], data)
+    trained = store.folder(cell.needs[0].key)
+    _, test = open_data(DataSpec.model_validate(parameters["data"]), data)
+    attack = None if parameters["attack"] is None else load_attack(trained / "attack")
+    return load_model(trained / "model"), test, attack
+
+
+def _repaired(
+    suspect: Classifier,
+    repairer: Repairer,
+    clean: Samples,
+    aside: Samples,
+    attack: Attack | None,
+    parameters: Mapping[str, Any],
+) -> FileRepair:
+    """As ``goodnet repair``; truth is handed over only where the row says so."""
+    known = parameters["triggers"]
+    parts = attack.parts() if attack is not None and known in ("target", "original") else ()
+    return repair_model(
+        suspect,
+        repairer,
+        clean=clean,
+        aside=aside,
+        targets=tuple(sorted({part.target for part in parts})) if known == "target" else (),
+        triggers=original_triggers(parts, suspect, clean) if known == "original" else (),
+        seed=parameters["seed"],
+    )
+
+
+def _told(made: FileRepair) -> dict[str, Any]:
+    repaired, verdict = made.repaired, made.verdict
+    return {
+        "made": repaired is not None,
+        "accepted": made.accepted,
+        "reason": made.reason,
+        "audit": None if verdict is None else {"flagged": verdict.flagged, "targets": list(verdict.targets)},
+        "proof": None if made.proof is None else made.proof.as_json(),
+        "notes": {} if repaired is None else dict(repaired.notes),
+        "evidence": {} if repaired is None else dict(repaired.evidence),
+        "seconds": sum(one.provenance.seconds for one in (verdict, repaired) if one is not None),
+    }
+
+
+def _curve(
+    suspect: Classifier, repairer: Repairer, clean: Samples, rest: Samples, attack: Attack | None
+) -> list[dict[str, Any]] | None:
+    """Accuracy and true attack success against channels, where the method prunes in one fixed order."""
+    if not isinstance(repairer, Pruning) or (isinstance(repairer, FinePruning) and repairer.stepwise):
+        return None
+    rates = pruning_rates(suspect, repairer, ranked_on=clean, test=rest, attack=attack, most=_ALONG)
+    return [
+        {
+            "channels": count,
+            "clean_accuracy": accuracy.value,
+            "attack_success_rate": None if success is None else success.value,
+        }
+        for count, (accuracy, success) in enumerate(rates)
+    ]
