@@ -23,6 +23,7 @@ from goodnet.bench.kinds import repaired as kind
 from goodnet.bench.kinds._common import held_and_rest
 from goodnet.bench.kinds._original import original_triggers
 from goodnet.bench.page import render
+from goodnet.bench.plots import scatter
 from goodnet.bench.repairs import ORACLE, RepairTrial, repair_summaries
 from goodnet.bench.sentences import accuracy_after_lines, repair_lines, success_after_lines
 from goodnet.bench.table import Table, table
@@ -359,6 +360,15 @@ def test_every_format_and_the_page_tell_of_repairs(demo: Table) -> None:
     assert "What the repairers were worth" in html
     assert "<th scope=row><bdi>auto, told the target</bdi></th><td><bdi>1 of 1</bdi>" in html
     assert "&lt;it&gt; holds" in html
+
+
+def test_dots_lie_where_the_repair_left_the_net(demo: Table) -> None:
+    plot = scatter(demo, 820, 400)
+    assert plot is not None
+    dots = {dot.row: dot for dot in plot.dots}
+    assert (dots[6].x, dots[6].y) == (plot.area.x(0.97), plot.area.y(0.04))
+    assert dots[6].title == "6: badnets target=3, auto: clean accuracy 97%, attack success 4%"
+    assert [x for x, _, _ in plot.bare] == [plot.area.x(0.975), plot.area.x(0.9)]
 
 
 def test_a_table_without_repairs_has_no_word_of_them(tmp_path: Path) -> None:

@@ -79,6 +79,16 @@ class TableRow:
         return self._repaired(lambda one: None if one.success is None else one.success.after.value)
 
     @property
+    def final_accuracy(self) -> Spread:
+        """Clean accuracy after the repair where the row has one that is done, else as measured."""
+        return self.accuracy_after if self.accuracy_after.count else self.accuracy
+
+    @property
+    def final_success(self) -> Spread:
+        """Attack success, likewise."""
+        return self.success_after if self.accuracy_after.count else self.success
+
+    @property
     def accuracy_drop(self) -> Spread:
         """What the repair cost, before minus after on the same images."""
         return self._repaired(lambda one: one.accuracy.drop)
