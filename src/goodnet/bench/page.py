@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 import goodnet
 from goodnet.bench import sentences
+from goodnet.bench.page_words import HOW_TO_READ, REPAIRER_HEADINGS, TONES, facts, repairer_cells
 from goodnet.bench.plots import bars, scatter
-from goodnet.bench.repairs import ORACLE, RepairSummary, repair_summaries
+from goodnet.bench.repairs import ORACLE, repair_summaries
 from goodnet.bench.table import Table, TableRow
 from goodnet.errors import UsageError
 from goodnet.evaluation import Rate, Spread
@@ -21,50 +22,6 @@ from goodnet.report.html import environment, write_files
 from goodnet.report.words import duration, file_size, percent
 
 _SIZES = {"wide": (820, 400), "narrow": (330, 330)}  # of the plot, in pixels
-_TONES = {
-    "found, right target": "good",
-    "rightly not flagged": "good",
-    "found": "good",
-    "found, wrong target": "fair",
-    "repaired": "good",
-    "no harm": "good",
-    "reverted": "open",
-    "nothing done": "open",
-    "backdoor left": "bad",
-    "harmed": "bad",
-    "inconclusive": "open",
-    "not run yet": "open",
-    "false alarm": "bad",
-    "missed": "bad",
-    "failed": "bad",
-}
-
-_REPAIRER_HEADINGS = (
-    "repair",
-    "removed",
-    "and accepted by the proof",
-    "attack success left",
-    "accuracy, points",
-    "DER",
-    "lost more than 3 points",
-    "and accepted by the proof",
-    "accuracy without a backdoor, points",
-)
-
-HOW_TO_READ = (
-    "Clean accuracy is the share of test images without a trigger that are answered with their label. Attack success "
-    "is the share of stamped images, of those that the attack is meant for, that are answered as the attacker wants.",
-    "Both stand with their counts and the exact 95 % interval of Clopper and Pearson. It says how much the choice of "
-    "test images matters, not how much another seed would. Over several seeds: mean ± standard deviation of one run.",
-    "An auditor never sees the truth; its verdict is compared with it here. “Found, right target” means that it "
-    "flagged the net and named exactly the labels of the attack. “Inconclusive” is an honest answer, but no help.",
-    "A repair is measured before and after on the same images, which its defender does not hold, also where the proof "
-    "refuses it. The outcome is what somebody has who goes by the proof: the old model where it says no (“reverted”) "
-    "or where there was nothing to work on (“nothing done”). “Repaired” is an attack success of at most 10 % at a loss "
-    "of at most three points of accuracy. DER is the defense effectiveness rating: 100 at best, 50 for no change.",
-    "A difference is measured minus published, in points of percentage.",
-    "Time is that of training and audit together, memory the most that the process held, libraries included.",
-)
 
 
 @dataclass(frozen=True)
@@ -106,7 +63,7 @@ def render(table: Table) -> str:
     """The page as HTML."""
     templates = environment("goodnet.bench", "goodnet.report")
     script = templates.get_template("leaderboard.js").render()
-    columns, repairers = _columns(table), [_summary(one) for one in repair_summaries(table)]
+    columns, repairers = _columns(table), [repairer_cells(one) for one in repair_summaries(table)]
     return templates.get_template("leaderboard.html").render(
         table=table,
         columns=columns,
@@ -115,9 +72,9 @@ def render(table: Table) -> str:
         bars=bars(table),
         repairers=repairers,
         oracle=ORACLE,
-        repairer_headings=_REPAIRER_HEADINGS,
-        tones=_TONES,
-        facts=_facts(table),
+        repairer_headings=REPAIRER_HEADINGS,
+        tones=TONES,
+        facts=facts(table),
         problems=sentences.problems(table),
         how_to_read=HOW_TO_READ,
         script=Markup(script),  # noqa: S704 - ours, without anything of the table in it
@@ -183,7 +140,7 @@ def _difference(row: TableRow, said: float | None, difference: float | None) -> 
 
 def _verdict(row: TableRow) -> Cell:
     outcome, *small = sentences.verdict_lines(row)
-    return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=_TONES.get(outcome, ""))
+    return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=TONES.get(outcome, ""))
 
 
 def _accuracy_after(row: TableRow) -> Cell:
@@ -206,7 +163,7 @@ def _repair(row: TableRow) -> Cell:
         folded_as="why",
         value=outcome,
         choice=outcome,
-        tone=_TONES.get(outcome, ""),
+        tone=TONES.get(outcome, ""),
     )
 
 
@@ -215,21 +172,6 @@ _REPAIR = (
     Column("success after", "number", _success_after),
     Column("outcome", "text", _repair),
 )
-
-
-def _summary(one: RepairSummary) -> list[str]:
-    """A line of the table of repairers."""
-    return [
-        one.repair,
-        f"{one.succeeded} of {one.backdoored}",
-        f"{one.kept} of {one.backdoored}",
-        "–" if one.success is None else percent(one.success),
-        "–" if one.drop is None else sentences.points(-one.drop),
-        "–" if one.effectiveness is None else f"{100 * one.effectiveness:.1f}",
-        f"{one.harmed} of {one.nets}",
-        f"{one.harmed_kept} of {one.nets}",
-        "–" if one.clean_drop is None else sentences.points(-one.clean_drop),
-    ]
 
 
 def _time(row: TableRow) -> Cell:
@@ -244,21 +186,4 @@ def _memory(row: TableRow) -> Cell:
 
 def _status(row: TableRow) -> Cell:
     words = sentences.status(row)
-    return Cell(words, value=words, choice=words, tone=_TONES.get(words, ""))
-
-
-def _facts(table: Table) -> list[tuple[str, str]]:
-    """How the table came about: (name, text)."""
-    records = {record.key: record for trial in table.trials for record in trial.records}.values()
-    finished = sorted(f"{record.finished[:16].replace('T', ' ')} UTC" for record in records)
-    versions = sorted({f"{name} {version}" for record in records for name, version in record.versions.items()})
-    commits = sorted({record.git for record in records if record.git})
-    facts = {
-        "Suite": f"{table.name}, size {table.size}",
-        **{name.capitalize(): text for name, text in sentences.shared(table).items()},
-        "Computed": f"{finished[0]} to {finished[-1]}" if finished else "nothing yet",
-        "Computing time": duration(sum(record.seconds for record in records)),
-        "Versions": ", ".join(versions),
-        "Commit of goodnet": ", ".join(commits),
-    }
-    return [(name, text) for name, text in facts.items() if text]
+    return Cell(words, value=words, choice=words, tone=TONES.get(words, ""))

@@ -40,15 +40,8 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
     if not parameters["labeled"]:
         held = held.without_labels()
     clean, aside = set_aside(held, _ASIDE, parameters["seed"])
-    try:
-        made = _repaired(suspect, repairer, clean, aside, attack, parameters)
-    except NotApplicable as reason:
-        told: dict[str, Any] = {"made": False, "accepted": False, "reason": str(reason), "seconds": 0.0}
-        after, curve = suspect, None
-    else:
-        after = suspect if made.repaired is None else made.repaired.model
-        curve = _curve(suspect, repairer, clean, rest, attack)
-        told = _told(made)
+    made = _repaired(suspect, repairer, clean, aside, attack, parameters)
+    after = suspect if made.repaired is None else made.repaired.model
     if after is not suspect:
         save_model(after, folder / "model")
     evaluation = evaluate(suspect, after, rest, attack).as_json()
@@ -57,7 +50,12 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         "test_images": len(rest),
         **evaluation["before"],
         **({"clean_accuracy": None} if own_answers else {}),
-        "repair": {**told, "own_answers": own_answers, "evaluation": evaluation, "curve": curve},
+        "repair": {
+            **_told(made),
+            "own_answers": own_answers,
+            "evaluation": evaluation,
+            "curve": None if made.repaired is None else _curve(suspect, repairer, clean, rest, attack),
+        },
     }
 
 
@@ -83,15 +81,19 @@ def _repaired(
     """As ``goodnet repair``; truth is handed over only where the row says so."""
     known = parameters["triggers"]
     parts = attack.parts() if attack is not None and known in ("target", "original") else ()
-    return repair_model(
-        suspect,
-        repairer,
-        clean=clean,
-        aside=aside,
-        targets=tuple(sorted({part.target for part in parts})) if known == "target" else (),
-        triggers=original_triggers(parts, suspect, clean) if known == "original" else (),
-        seed=parameters["seed"],
-    )
+    try:
+        return repair_model(
+            suspect,
+            repairer,
+            clean=clean,
+            aside=aside,
+            targets=tuple(sorted({part.target for part in parts})) if known == "target" else (),
+            triggers=original_triggers(parts, suspect, clean) if known == "original" else (),
+            seed=parameters["seed"],
+        )
+    except NotApplicable as error:
+        reason = str(error)
+        return FileRepair(suspect=suspect, verdict=None, repaired=None, proof=None, accepted=False, reason=reason)
 
 
 def _told(made: FileRepair) -> dict[str, Any]:
