@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from planted import TARGET
 import goodnet
 from goodnet.attacks.badnets import BadNets
 from goodnet.attacks.wanet import WaNet
+from goodnet.audit.neural_cleanse import NeuralCleanse
 from goodnet.bench import Store, load_suite, run_cells
 from goodnet.bench.cells import cell_of, perform
 from goodnet.bench.formats import as_csv, as_json, as_text
@@ -28,10 +30,11 @@ from goodnet.bench.repairs import ORACLE, RepairTrial, repair_summaries
 from goodnet.bench.sentences import accuracy_after_lines, repair_lines, success_after_lines
 from goodnet.bench.table import Table, table
 from goodnet.core.classifier import predictions
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable, UsageError
 from goodnet.evaluation import Change, Rate, measure, pruning_rates
 from goodnet.repair._channels import chosen_convolutions, pruning_order, silence
-from goodnet.repair.files import FileRepair
+from goodnet.repair.files import FileRepair, repair_model
 from goodnet.repair.pruning import Pruning
 
 ROW: dict[str, Any] = {
@@ -41,6 +44,9 @@ ROW: dict[str, Any] = {
     "recipe": {"epochs": 6, "batch_size": 16, "learning_rate": 0.002, "optimizer": "adam"},
     "held": 60,
 }
+
+
+REPAIRS_WITH_TRIGGERS = (("unlearning", True), ("nc-pruning", False))
 
 
 # --- rows and cells ---
@@ -115,7 +121,7 @@ def test_before_and_after_are_measured_on_images_that_the_defender_does_not_hold
     assert json.loads(json.dumps(result)) == result
 
 
-@pytest.mark.parametrize(("known", "targets", "count"), [("audit", (), 0), ("target", (3,), 0), ("original", (), 1)])
+@pytest.mark.parametrize(("known", "targets", "count"), [("target", (3,), 0), ("original", (), 1)])
 def test_the_truth_is_handed_over_where_the_row_says_so_and_nowhere_else(
     store, tmp_path, monkeypatch, known, targets, count
 ):
@@ -130,6 +136,37 @@ def test_the_truth_is_handed_over_where_the_row_says_so_and_nowhere_else(
     assert result["repair"]["made"] is False
     assert result["repair"]["evaluation"]["accuracy_drop"] == 0
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("targets", [(5,), ()])
+def test_one_audit_gives_all_repairers_the_triggers_to_what_it_flags(store, tmp_path, monkeypatch, targets):
+    def audited(self, defender, **named):
+        audits.append(len(defender.clean))
+        assert defender.clean.labels is None
+        triggers = tuple(
+            Trigger(target=label, mask=torch.rand(32, 32), pattern=torch.rand(1, 32, 32), success_rate=0.9, count=7)
+            for label in (4, 5)
+        )
+        told = {"flagged": bool(targets), "p_value": 0.01, "reason": "as told", "triggers": triggers}
+        return SimpleNamespace(targets=targets, provenance=SimpleNamespace(seconds=1.0), **told)
+
+    def noted(*arguments, triggers, **named):
+        given.append([one.target for one in triggers])
+        return repair_model(*arguments, triggers=triggers, **named)
+
+    audits: list[int] = []
+    given: list[list[int]] = []
+    monkeypatch.setattr(NeuralCleanse, "run", audited)
+    monkeypatch.setattr(kind, "repair_model", noted)
+    mine = Store(shutil.copytree(store.root, tmp_path / "store"))
+    cells = [cell_of(ROW | {"repair": name, "labeled": labeled}) for name, labeled in REPAIRS_WITH_TRIGGERS]
+    assert run_cells(cells, mine, perform).failed == 0
+    assert audits == [45]
+    assert given == [[5], [5]] * bool(targets)
+    told: Any = mine.result(cells[1])["repair"]
+    assert told["made"] is bool(targets)
+    assert told["audit"]["targets"] == list(targets)
+    assert ("the audit names no label to repair (as told)" in told["reason"]) is not bool(targets)
 
 
 def test_unlearning_the_attackers_own_trigger_removes_the_planted_backdoor(store, tmp_path):

@@ -12,6 +12,7 @@ from goodnet.audit._base import auditors
 from goodnet.bench.datasets import DataSpec
 from goodnet.bench.kinds.audited import audit
 from goodnet.bench.kinds.published import measure_published
+from goodnet.bench.kinds.reconstructed import reconstruct
 from goodnet.bench.kinds.repaired import repair
 from goodnet.bench.kinds.trained import train
 from goodnet.bench.record import Cell
@@ -23,6 +24,7 @@ from goodnet.errors import UsageError
 from goodnet.repair._base import repairers
 from goodnet.training import Recipe
 
+_AUDIT = "neural-cleanse"  # gives repairers their triggers, as in goodnet repair
 FIXED_TARGET = ("all-to-one", "source-to-target")  # rules whose target is one label
 
 
@@ -59,6 +61,8 @@ def perform(cell: Cell, folder: Path, store: Store, data: Path | None = None) ->
             return train(cell.parameters, folder, data)
         if cell.kind == "audit":
             return audit(cell, store, data)
+        if cell.kind == "triggers":
+            return reconstruct(cell, folder, store, data)
         if cell.kind == "repair":
             return repair(cell, folder, store, data)
         if cell.kind == "published":
@@ -86,7 +90,7 @@ def _trained(row: Row) -> Cell:
 
 
 def _repaired(row: Row, described: dict[str, JsonValue], model: Cell) -> Cell:
-    """A published model is read from its file, a trained one from its cell."""
+    """Needs the net unless it is a published file, and what an audit reconstructs on it if the method works on that."""
     name = str(described["name"])
     asked = Needs.TRIGGERS in repairers[name].card.needs
     if row.triggers != "audit":
@@ -96,15 +100,21 @@ def _repaired(row: Row, described: dict[str, JsonValue], model: Cell) -> Cell:
         if attack is None or attack["parameters"]["rule"] not in FIXED_TARGET:
             raise UsageError(f"triggers = {row.triggers!r} needs an attack with one target label")
     published = row.model is not None
+    needs = () if published else (model,)
+    audit = _described(_AUDIT, auditors, "auditor") if asked and row.triggers == "audit" else None
+    if audit is not None:
+        found: dict[str, JsonValue] = {"model": dict(model.parameters), "audit": audit}
+        needs = (Cell("triggers", found | {"held": row.held, "seed": row.seed}, needs=needs),)
     parameters: dict[str, JsonValue] = {
         "model": dict(model.parameters),
         "repair": described,
         "held": row.held,
         "labeled": row.labeled and not published,  # what a published model is asked is not what its labels are
         "triggers": row.triggers if asked else None,
+        "audit": audit,
         "seed": row.seed,
     }
-    return Cell("repair", parameters, needs=() if published else (model,))
+    return Cell("repair", parameters, needs=needs)
 
 
 def _data(row: Row) -> dict[str, JsonValue]:

@@ -31,7 +31,7 @@ class RepairTrial:
         accepted: whether ``goodnet repair`` would put the new model in the old one's place, by its proof.
         reason: of that, in a sentence.
         own_answers: whether the old model's answers stand for labels.
-        seconds: of repair and, where it needs one, audit.
+        seconds: of the repair, without the audit that it may need.
     """
 
     accuracy: Change

@@ -126,6 +126,11 @@ def set_aside(samples: Samples, share: float, seed: int) -> tuple[Samples, Sampl
     return samples.pick(order[:cut]), samples.pick(order[cut:])
 
 
+def flagged_triggers(verdict: Verdict) -> tuple[Trigger, ...]:
+    """What an audit reconstructed to the labels that it flags."""
+    return tuple(trigger for trigger in verdict.triggers if trigger.target in verdict.targets)
+
+
 def repair_model(
     model: Classifier,
     repairer: Repairer,
@@ -164,7 +169,7 @@ def repair_model(
             triggers = reconstruct(model, clean, targets, seed=seed, budget=share)
         elif not triggers:
             verdict = auditors["neural-cleanse"]().run(defender, seed=seed, budget=share, progress=_part(progress, 0))
-            triggers = tuple(trigger for trigger in verdict.triggers if trigger.target in verdict.targets)
+            triggers = flagged_triggers(verdict)
         missing = set(targets) - {trigger.target for trigger in triggers}
         if not triggers or missing:
             return FileRepair(

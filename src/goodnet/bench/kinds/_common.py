@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 
-from goodnet.attacks import Attack, attacks
+from goodnet.attacks import Attack, attacks, load_attack
 from goodnet.bench.datasets import DataSpec, below, open_data
+from goodnet.bench.record import Cell
 from goodnet.bench.rows import Published
+from goodnet.bench.store import Store
 from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.params import make
 from goodnet.core.samples import Samples
 from goodnet.errors import UsageError
 from goodnet.models.load import load_model
+from goodnet.repair.files import set_aside
+
+_ASIDE = 0.25  # of the images that the defender holds: what only the proof sees, as in repair_file
 
 
 def attack_of(described: Mapping[str, Any] | None, data: Path | None) -> Attack | None:
@@ -36,6 +41,22 @@ def published_model(parameters: Mapping[str, Any], data: Path | None) -> tuple[C
     return model, replace(test, labels=predictions(model, test.images).argmax(1))
 
 
+def suspect_of(cell: Cell, store: Store, data: Path | None) -> tuple[Classifier, Samples, Attack | None]:
+    """The net that a cell works on, labeled test images, and the key to its backdoor.
+
+    A trained net is that of the first of the cells that are needed, a published one is read from its file.
+    """
+    parameters: Mapping[str, Any] = cell.parameters["model"]  # type: ignore[assignment]
+    if "architecture" not in parameters:
+        return *published_model(parameters, data), attack_of(parameters["attack"], data)
+    while cell.needs:
+        cell = cell.needs[0]
+    trained = store.folder(cell.key)
+    _, test = open_data(DataSpec.model_validate(parameters["data"]), data)
+    attack = None if parameters["attack"] is None else load_attack(trained / "attack")
+    return load_model(trained / "model"), test, attack
+
+
 def held_and_rest(test: Samples, held: int, seed: int) -> tuple[Samples, Samples]:
     """The ``held`` images that the defender has, drawn by ``seed``, and those that are measured on.
 
@@ -46,3 +67,8 @@ def held_and_rest(test: Samples, held: int, seed: int) -> tuple[Samples, Samples
         raise UsageError(f"the defender holds {held} of {len(test)} test images, so that none is left to measure on")
     shuffled = test.shuffled(torch.Generator().manual_seed(seed))
     return shuffled.pick(torch.arange(held)), shuffled.pick(torch.arange(held, len(test)))
+
+
+def clean_and_aside(held: Samples, seed: int) -> tuple[Samples, Samples]:
+    """What audit and repairer are given of the images held, and what only the proof sees."""
+    return set_aside(held, _ASIDE, seed)

@@ -6,25 +6,24 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from goodnet.attacks import Attack, load_attack
-from goodnet.bench.datasets import DataSpec, open_data
-from goodnet.bench.kinds._common import attack_of, held_and_rest, published_model
+from goodnet.attacks import Attack
+from goodnet.bench.kinds._common import clean_and_aside, held_and_rest, suspect_of
 from goodnet.bench.kinds._original import original_triggers
+from goodnet.bench.kinds.reconstructed import reconstructed
 from goodnet.bench.record import Cell
 from goodnet.bench.store import Store
 from goodnet.core.classifier import Classifier
 from goodnet.core.params import make
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable
 from goodnet.evaluation import evaluate, pruning_rates
-from goodnet.models.load import load_model
 from goodnet.models.save import save_model
 from goodnet.repair._base import Repairer, repairers
-from goodnet.repair.files import FileRepair, repair_model, set_aside
+from goodnet.repair.files import FileRepair, repair_model
 from goodnet.repair.fine_pruning import FinePruning
 from goodnet.repair.pruning import Pruning
 
-_ASIDE = 0.25  # of the images that the defender holds: what only the proof sees, as in repair_file
 _ALONG = 1000  # images that a pruning curve is measured on, clean and stamped
 
 
@@ -34,13 +33,17 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
     A method that cannot work on this network, or has no trigger to work on, leaves the old model.
     """
     parameters: Mapping[str, Any] = cell.parameters
-    suspect, test, attack = _suspect(cell, store, data)
+    suspect, test, attack = suspect_of(cell, store, data)
     repairer = make(repairers[parameters["repair"]["name"]], parameters["repair"]["parameters"])
     held, rest = held_and_rest(test, parameters["held"], parameters["seed"])
     if not parameters["labeled"]:
         held = held.without_labels()
-    clean, aside = set_aside(held, _ASIDE, parameters["seed"])
-    made = _repaired(suspect, repairer, clean, aside, attack, parameters)
+    clean, aside = clean_and_aside(held, parameters["seed"])
+    audit, found = reconstructed(cell.needs[0], store) if parameters["triggers"] == "audit" else (None, ())
+    if audit is not None and not found:
+        made = _unchanged(suspect, f"the audit names no label to repair ({audit['reason']})")
+    else:
+        made = _repaired(suspect, repairer, clean, aside, attack, found, parameters)
     after = suspect if made.repaired is None else made.repaired.model
     if after is not suspect:
         save_model(after, folder / "model")
@@ -52,22 +55,12 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         **({"clean_accuracy": None} if own_answers else {}),
         "repair": {
             **_told(made),
+            "audit": audit,
             "own_answers": own_answers,
             "evaluation": evaluation,
             "curve": None if made.repaired is None else _curve(suspect, repairer, clean, rest, attack),
         },
     }
-
-
-def _suspect(cell: Cell, store: Store, data: Path | None) -> tuple[Classifier, Samples, Attack | None]:
-    """The net to repair, labeled test images, and the key to its backdoor."""
-    parameters: Mapping[str, Any] = cell.parameters["model"]  # type: ignore[assignment]
-    if not cell.needs:
-        return *published_model(parameters, data), attack_of(parameters["attack"], data)
-    trained = store.folder(cell.needs[0].key)
-    _, test = open_data(DataSpec.model_validate(parameters["data"]), data)
-    attack = None if parameters["attack"] is None else load_attack(trained / "attack")
-    return load_model(trained / "model"), test, attack
 
 
 def _repaired(
@@ -76,6 +69,7 @@ def _repaired(
     clean: Samples,
     aside: Samples,
     attack: Attack | None,
+    found: tuple[Trigger, ...],
     parameters: Mapping[str, Any],
 ) -> FileRepair:
     """As ``goodnet repair``; truth is handed over only where the row says so."""
@@ -88,25 +82,27 @@ def _repaired(
             clean=clean,
             aside=aside,
             targets=tuple(sorted({part.target for part in parts})) if known == "target" else (),
-            triggers=original_triggers(parts, suspect, clean) if known == "original" else (),
+            triggers=original_triggers(parts, suspect, clean) if known == "original" else found,
             seed=parameters["seed"],
         )
     except NotApplicable as error:
-        reason = str(error)
-        return FileRepair(suspect=suspect, verdict=None, repaired=None, proof=None, accepted=False, reason=reason)
+        return _unchanged(suspect, str(error))
+
+
+def _unchanged(suspect: Classifier, reason: str) -> FileRepair:
+    return FileRepair(suspect=suspect, verdict=None, repaired=None, proof=None, accepted=False, reason=reason)
 
 
 def _told(made: FileRepair) -> dict[str, Any]:
-    repaired, verdict = made.repaired, made.verdict
+    repaired = made.repaired
     return {
         "made": repaired is not None,
         "accepted": made.accepted,
         "reason": made.reason,
-        "audit": None if verdict is None else {"flagged": verdict.flagged, "targets": list(verdict.targets)},
         "proof": None if made.proof is None else made.proof.as_json(),
         "notes": {} if repaired is None else dict(repaired.notes),
         "evidence": {} if repaired is None else dict(repaired.evidence),
-        "seconds": sum(one.provenance.seconds for one in (verdict, repaired) if one is not None),
+        "seconds": 0.0 if repaired is None else repaired.provenance.seconds,
     }
 
 
