@@ -23,10 +23,11 @@ from goodnet.repair import auto as auto_module
 from goodnet.repair._base import Fixed, Repairer
 from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.auto import Auto
-from goodnet.repair.files import repair_file
+from goodnet.repair.files import repair_file, repair_model, set_aside
 from goodnet.repair.fine_tuning import FineTuning
 from goodnet.repair.head_unlearning import HeadUnlearning, _refit
 from goodnet.repair.proof import Proof, TriggerProof, prove
+from goodnet.repair.unlearning import Unlearning
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +324,17 @@ def test_a_repairer_that_gives_the_suspect_back_is_not_called_a_repair(saved):
     assert not result.accepted
     assert "so the old model stays" in result.reason
     assert repair_file(saved, Told(), data="digits", limit=60).accepted
+
+
+def test_triggers_that_are_held_are_used_as_they_are_and_without_an_audit():
+    samples = goodnet.load_data("digits", limit=60)
+    clean, aside = set_aside(samples, 0.25, seed=0)
+    assert (len(clean), len(aside)) == (45, 15)
+    assert not set(clean.ids.tolist()) & set(aside.ids.tolist())
+    net = goodnet.untrained("small_cnn", samples)
+    trigger = Trigger(target=4, mask=torch.ones(32, 32), pattern=torch.ones(1, 32, 32), success_rate=1.0, count=1)
+    result = repair_model(net, Unlearning(), clean=clean, aside=aside, triggers=(trigger,))
+    assert result.verdict is None
+    assert [one.target for one in result.proof.triggers] == [4]
+    with pytest.raises(UsageError, match="knows no targets"):
+        repair_model(net, FineTuning(), clean=clean, aside=aside, triggers=(trigger,))

@@ -104,7 +104,7 @@ def _widths(texts: list[list[str]], width: int) -> list[int]:
 def _flat(row: TableRow) -> dict[str, Any]:
     """A row with one trial as one level of names and values."""
     whole, trial = row.as_json(), row.as_json()["trials"][0]
-    flat = {name: whole[name] for name in ("label", "data", "architecture", "recipe", "attack", "audit")}
+    flat = {name: whole[name] for name in ("label", "data", "architecture", "recipe", "attack", "audit", "repair")}
     flat |= {name: trial[name] for name in ("seed", "status", "reason")}
     published = whole["published"] or {}
     for name in ("clean_accuracy", "attack_success_rate"):
@@ -116,9 +116,20 @@ def _flat(row: TableRow) -> dict[str, Any]:
     verdict = trial["verdict"] or {}
     flat["published_source"] = published.get("source")
     flat |= {name: verdict.get(name) for name in ("outcome", "flagged", "targets_right", "p_value", "score")}
+    flat |= _flat_repair(trial["repair"] or {})
     flat |= {name: trial[name] for name in ("seconds", "peak_memory_bytes")}
     flat |= {name: trial["versions"].get(name) for name in ("goodnet", "torch", "python")}
     return flat | {name: trial[name] for name in ("git", "finished", "key")}
+
+
+def _flat_repair(repair: dict[str, Any]) -> dict[str, Any]:
+    """A trial's repair likewise; empty cells without one."""
+    flat: dict[str, Any] = {"repair_outcome": repair.get("outcome"), "repair_accepted": repair.get("accepted")}
+    for name in ("clean_accuracy", "attack_success_rate"):
+        after = (repair.get(name) or {}).get("after") or {}
+        flat |= {f"{name}_after": after.get("value"), f"{name}_after_hits": after.get("hits")}
+        flat[f"{name}_after_count"] = after.get("count")
+    return flat | {name: repair.get(name) for name in ("accuracy_drop", "defense_effectiveness", "repair_succeeded")}
 
 
 def _line(text: str) -> Text:

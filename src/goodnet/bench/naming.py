@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from goodnet.bench.cells import Row
 from goodnet.bench.datasets import DataSpec
+from goodnet.bench.rows import Row
 from goodnet.core.registry import Registry
 from goodnet.training import Recipe
 
@@ -32,8 +32,20 @@ def method(described: Mapping[str, Any] | None, registry: Registry[Any]) -> str:
 
 def audit(parameters: Mapping[str, Any], registry: Registry[Any]) -> str:
     """The auditor of an audit cell, and how many images it holds where that is not the usual number."""
-    words, usual = method(parameters["audit"], registry), Row.model_fields["held"].default
-    return words if parameters["held"] == usual else f"{words} held={parameters['held']}"
+    return method(parameters["audit"], registry) + _held(parameters)
+
+
+def repair(parameters: Mapping[str, Any], registry: Registry[Any]) -> str:
+    """The repairer of a repair cell, and what its defender has that others have not, or the other way around."""
+    known = {"target": ", told the target", "original": ", given the attacker's own trigger"}
+    unlabeled = "" if parameters["labeled"] or "architecture" not in parameters["model"] else " unlabeled"
+    words = method(parameters["repair"], registry) + _held(parameters) + unlabeled
+    return words + known.get(parameters["triggers"], "")
+
+
+def _held(parameters: Mapping[str, Any]) -> str:
+    usual = Row.model_fields["held"].default
+    return "" if parameters["held"] == usual else f" held={parameters['held']}"
 
 
 def _defaults(method: type[Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 import goodnet
 from goodnet.bench import sentences
+from goodnet.bench.page_words import HOW_TO_READ, REPAIRER_HEADINGS, TONES, facts, repairer_cells
 from goodnet.bench.plots import bars, scatter
+from goodnet.bench.repairs import ORACLE, repair_summaries
 from goodnet.bench.table import Table, TableRow
 from goodnet.errors import UsageError
 from goodnet.evaluation import Rate, Spread
@@ -20,28 +22,6 @@ from goodnet.report.html import environment, write_files
 from goodnet.report.words import duration, file_size, percent
 
 _SIZES = {"wide": (820, 400), "narrow": (330, 330)}  # of the plot, in pixels
-_TONES = {
-    "found, right target": "good",
-    "rightly not flagged": "good",
-    "found": "good",
-    "found, wrong target": "fair",
-    "inconclusive": "open",
-    "not run yet": "open",
-    "false alarm": "bad",
-    "missed": "bad",
-    "failed": "bad",
-}
-
-HOW_TO_READ = (
-    "Clean accuracy is the share of test images without a trigger that are answered with their label. Attack success "
-    "is the share of stamped images, of those that the attack is meant for, that are answered as the attacker wants.",
-    "Both stand with their counts and the exact 95 % interval of Clopper and Pearson. It says how much the choice of "
-    "test images matters, not how much another seed would. Over several seeds: mean ± standard deviation of one run.",
-    "An auditor never sees the truth; its verdict is compared with it here. “Found, right target” means that it "
-    "flagged the net and named exactly the labels of the attack. “Inconclusive” is an honest answer, but no help.",
-    "A difference is measured minus published, in points of percentage.",
-    "Time is that of training and audit together, memory the most that the process held, libraries included.",
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +31,7 @@ class Cell:
     text: str
     small: tuple[str, ...] = ()
     folded: str = ""
+    folded_as: str = "parameters"
     value: float | str | None = None
     choice: str = ""
     tone: str = ""
@@ -82,15 +63,18 @@ def render(table: Table) -> str:
     """The page as HTML."""
     templates = environment("goodnet.bench", "goodnet.report")
     script = templates.get_template("leaderboard.js").render()
-    columns = _columns(table)
+    columns, repairers = _columns(table), [repairer_cells(one) for one in repair_summaries(table)]
     return templates.get_template("leaderboard.html").render(
         table=table,
         columns=columns,
         rows=[[column.cell(row) for column in columns] for row in table.rows],
         plots={name: plot for name, size in _SIZES.items() if (plot := scatter(table, *size)) is not None},
         bars=bars(table),
-        tones=_TONES,
-        facts=_facts(table),
+        repairers=repairers,
+        oracle=ORACLE,
+        repairer_headings=REPAIRER_HEADINGS,
+        tones=TONES,
+        facts=facts(table),
         problems=sentences.problems(table),
         how_to_read=HOW_TO_READ,
         script=Markup(script),  # noqa: S704 - ours, without anything of the table in it
@@ -114,6 +98,7 @@ def _columns(table: Table) -> list[Column]:
         Column("attack success", "number", lambda row: _rate([one.success for one in row.trials], row.success)),
         *(published if any(row.published for row in table.rows) else []),
         *([Column("verdict", "text", _verdict)] if sentences.audited(table) else []),
+        *(_REPAIR if sentences.repaired(table) else []),
         Column("time", "number", _time),
         Column("memory", "number", _memory),
         Column("status", "text", _status),
@@ -155,7 +140,38 @@ def _difference(row: TableRow, said: float | None, difference: float | None) -> 
 
 def _verdict(row: TableRow) -> Cell:
     outcome, *small = sentences.verdict_lines(row)
-    return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=_TONES.get(outcome, ""))
+    return Cell(outcome, tuple(small), value=outcome, choice=outcome, tone=TONES.get(outcome, ""))
+
+
+def _accuracy_after(row: TableRow) -> Cell:
+    shown, *small = sentences.accuracy_after_lines(row)
+    return Cell(shown, tuple(small), value=row.accuracy_after.mean)
+
+
+def _success_after(row: TableRow) -> Cell:
+    shown, *small = sentences.success_after_lines(row)
+    return Cell(shown, tuple(small), value=row.success_after.mean)
+
+
+def _repair(row: TableRow) -> Cell:
+    outcome, *small = sentences.repair_lines(row)
+    reason = row.trials[0].repaired.reason if len(row.trials) == 1 and row.trials[0].repaired else ""
+    return Cell(
+        outcome,
+        tuple(small),
+        folded=reason,
+        folded_as="why",
+        value=outcome,
+        choice=outcome,
+        tone=TONES.get(outcome, ""),
+    )
+
+
+_REPAIR = (
+    Column("accuracy after", "number", _accuracy_after),
+    Column("success after", "number", _success_after),
+    Column("outcome", "text", _repair),
+)
 
 
 def _time(row: TableRow) -> Cell:
@@ -170,21 +186,4 @@ def _memory(row: TableRow) -> Cell:
 
 def _status(row: TableRow) -> Cell:
     words = sentences.status(row)
-    return Cell(words, value=words, choice=words, tone=_TONES.get(words, ""))
-
-
-def _facts(table: Table) -> list[tuple[str, str]]:
-    """How the table came about: (name, text)."""
-    records = {record.key: record for trial in table.trials for record in trial.records}.values()
-    finished = sorted(f"{record.finished[:16].replace('T', ' ')} UTC" for record in records)
-    versions = sorted({f"{name} {version}" for record in records for name, version in record.versions.items()})
-    commits = sorted({record.git for record in records if record.git})
-    facts = {
-        "Suite": f"{table.name}, size {table.size}",
-        **{name.capitalize(): text for name, text in sentences.shared(table).items()},
-        "Computed": f"{finished[0]} to {finished[-1]}" if finished else "nothing yet",
-        "Computing time": duration(sum(record.seconds for record in records)),
-        "Versions": ", ".join(versions),
-        "Commit of goodnet": ", ".join(commits),
-    }
-    return [(name, text) for name, text in facts.items() if text]
+    return Cell(words, value=words, choice=words, tone=TONES.get(words, ""))

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from goodnet.bench.sentences import name_of
+from goodnet.bench.sentences import title_of
 from goodnet.bench.table import Table, TableRow
 from goodnet.bench.trial import OUTCOMES, Trial
 from goodnet.report.words import percent
@@ -68,7 +68,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Attack success over clean accuracy.
+    """Attack success over clean accuracy, after the repair where there is one.
 
     Attributes:
         area: pixels and axes.
@@ -96,7 +96,7 @@ class Bar:
 def scatter(table: Table, width: float, height: float) -> Scatter | None:
     """The plot in so many pixels; None where no row has both numbers."""
     rows = [(number, row) for number, row in enumerate(table.rows, 1) if row.accuracy.mean is not None]
-    if all(row.success.mean is None for _, row in rows):
+    if all(row.final_success.mean is None for _, row in rows):
         return None
     ticks = _ticks(min(_accuracies(row for _, row in rows)), most=int(width / _TICK))
     area = Area(width, height, low=ticks[0])
@@ -104,8 +104,8 @@ def scatter(table: Table, width: float, height: float) -> Scatter | None:
     return Scatter(
         area=area,
         ticks=tuple((area.x(tick), percent(tick)) for tick in ticks),
-        dots=_dots([(number, row) for number, row in rows if row.success.mean is not None], area),
-        bare=tuple((area.x(row.accuracy.mean or 0), number, _title(number, row)) for number, row in bare),
+        dots=_dots([(number, row) for number, row in rows if row.final_success.mean is not None], area),
+        bare=tuple((area.x(row.final_accuracy.mean or 0), number, _title(number, row)) for number, row in bare),
     )
 
 
@@ -148,13 +148,15 @@ def _ticks(lowest: float, most: int) -> list[float]:
 
 def _accuracies(rows: Iterable[TableRow]) -> Iterable[float]:
     for row in rows:
-        for accuracy in (row.accuracy.mean, row.published.clean_accuracy if row.published else None):
+        for accuracy in (row.final_accuracy.mean, row.published.clean_accuracy if row.published else None):
             if accuracy is not None:
                 yield accuracy
 
 
 def _dots(rows: list[tuple[int, TableRow]], area: Area) -> tuple[Dot, ...]:
-    places = {number: (area.x(row.accuracy.mean or 0), area.y(row.success.mean or 0)) for number, row in rows}
+    places = {
+        number: (area.x(row.final_accuracy.mean or 0), area.y(row.final_success.mean or 0)) for number, row in rows
+    }
     said = [place for _, row in rows if (place := _published(row, area)) is not None]
     taken = [(x, y, _DOT, _DOT) for x, y in (*places.values(), *said)]
     dots = []
@@ -186,11 +188,12 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 def _published(row: TableRow, area: Area) -> tuple[float, float] | None:
     said = row.published
-    if said is None or said.clean_accuracy is None or said.attack_success_rate is None:
+    if row.repair != "none" or said is None or said.clean_accuracy is None or said.attack_success_rate is None:
         return None
     return area.x(said.clean_accuracy), area.y(said.attack_success_rate)
 
 
 def _title(number: int, row: TableRow) -> str:
-    success = "" if row.success.mean is None else f", attack success {percent(row.success.mean)}"
-    return f"{number}: {name_of(row)}: clean accuracy {percent(row.accuracy.mean or 0)}{success}"
+    left = row.final_success.mean
+    success = "" if left is None else f", attack success {percent(left)}"
+    return f"{number}: {title_of(row)}: clean accuracy {percent(row.final_accuracy.mean or 0)}{success}"

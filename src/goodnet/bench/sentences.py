@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from goodnet.bench.repairs import RepairSummary, repair_summaries
 from goodnet.bench.table import Table, TableRow
-from goodnet.evaluation import Rate, Spread
+from goodnet.evaluation import Rate, Spread, spread
 from goodnet.report.words import duration, file_size, number, percent
 
 STATUS = {"done": "done", "failed": "failed", "missing": "not run yet"}
@@ -15,6 +16,7 @@ _TRIED: dict[str, Callable[[TableRow], str]] = {
     "architecture": lambda row: row.architecture,
     "recipe": lambda row: row.recipe,
     "audit": lambda row: row.audit,
+    "repair": lambda row: row.repair,
     "seed": lambda row: ", ".join(str(trial.seed) for trial in row.trials),
 }
 
@@ -31,12 +33,19 @@ def columns(table: Table) -> list[Column]:
     """What was tried, as far as rows differ in it, and what was measured."""
     tried = [Column(name, _only(text)) for name, text in differing(table).items()]
     verdict = [Column("verdict", verdict_lines)] if audited(table) else []
+    repair = [
+        Column("accuracy after", accuracy_after_lines),
+        Column("success after", success_after_lines),
+        Column("outcome", repair_lines),
+    ]
+    repair = repair if repaired(table) else []
     return [
         Column("attack", lambda row: [name_of(row)]),
         *tried,
         Column("clean accuracy", accuracy_lines),
         Column("attack success", success_lines),
         *verdict,
+        *repair,
         Column("cost", cost_lines),
         Column("status", lambda row: [status(row)]),
     ]
@@ -49,8 +58,8 @@ def caption(table: Table) -> list[str]:
 
 
 def notes(table: Table) -> list[str]:
-    """How much there is of what, and why rows failed or are damaged."""
-    return [f"Rows: {progress(table)}.", *problems(table)]
+    """How much there is of what, what repairers were worth, and why rows failed or are damaged."""
+    return [f"Rows: {progress(table)}.", *map(summary_line, repair_summaries(table)), *problems(table)]
 
 
 def shared(table: Table) -> dict[str, str]:
@@ -68,10 +77,15 @@ def audited(table: Table) -> bool:
     return any(row.audit != "none" for row in table.rows)
 
 
+def repaired(table: Table) -> bool:
+    """Whether any row has a repair."""
+    return any(row.repair != "none" for row in table.rows)
+
+
 def problems(table: Table) -> list[str]:
     """Why rows failed, or what is wrong with what is there; a sentence each."""
     return [
-        f"{name_of(row)}, seed {trial.seed}, {STATUS[trial.status]}: {trial.reason}"
+        f"{title_of(row)}, seed {trial.seed}, {STATUS[trial.status]}: {trial.reason}"
         for row in table.rows
         for trial in row.trials
         if trial.reason
@@ -86,6 +100,11 @@ def progress(table: Table) -> str:
 def name_of(row: TableRow) -> str:
     """What the suite calls a row, else its attack."""
     return row.label or row.attack
+
+
+def title_of(row: TableRow) -> str:
+    """The same with the repair, where rows of one net are told apart by it."""
+    return name_of(row) if row.repair == "none" else f"{name_of(row)}, {row.repair}"
 
 
 def accuracy_lines(row: TableRow) -> list[str]:
@@ -123,6 +142,49 @@ def verdict_lines(row: TableRow) -> list[str]:
     return [f"{count} × {outcome}" for outcome, count in Counter(one.outcome for one in judged).items()] or [_NOTHING]
 
 
+def accuracy_after_lines(row: TableRow) -> list[str]:
+    """Clean accuracy of what the repairer made, and the difference to before on the same images."""
+    known = [trial.repaired for trial in row.trials if trial.repaired is not None]
+    changed = _changed(row.accuracy_after, row.accuracy_drop.mean)
+    return [*changed, "of its own answers"] if any(one.own_answers for one in known) else changed
+
+
+def success_after_lines(row: TableRow) -> list[str]:
+    """Attack success on what the repairer made."""
+    known = [trial.repaired.success for trial in row.trials if trial.repaired is not None and trial.repaired.success]
+    before = spread([change.before.value for change in known if change.before.value is not None]).mean
+    after = row.success_after.mean
+    return _changed(row.success_after, None if before is None or after is None else before - after)
+
+
+def repair_lines(row: TableRow) -> list[str]:
+    """What somebody has who goes by the proof, and the defense effectiveness rating."""
+    outcomes = [trial.repaired.outcome for trial in row.trials if trial.repaired is not None]
+    if not outcomes:
+        return [_NOTHING]
+    rating = row.effectiveness.mean
+    counted = [f"{count} × {outcome}" for outcome, count in Counter(outcomes).items()]
+    return [*(outcomes if len(outcomes) == 1 else counted), *([] if rating is None else [f"DER {100 * rating:.1f}"])]
+
+
+def summary_line(one: RepairSummary) -> str:
+    """What a repairer was worth over all nets, in a sentence."""
+    said = []
+    if one.backdoored:
+        assert one.drop is not None
+        assert one.success is not None
+        assert one.effectiveness is not None
+        said.append(
+            f"{one.succeeded} of {one.backdoored} backdoors removed at no more than 3 points of accuracy, {one.kept} "
+            f"of them accepted by the proof; on average {points(-one.drop)} points of accuracy, attack success "
+            f"{percent(one.success)}, DER {100 * one.effectiveness:.1f}"
+        )
+    said.append(f"{one.harmed} of {one.nets} nets lost more than 3 points, {one.harmed_kept} of them accepted")
+    if one.clean_drop is not None:
+        said.append(f"nets without a backdoor: {points(-one.clean_drop)} points on average")
+    return f"{one.repair}: {'; '.join(said)}."
+
+
 def cost_lines(row: TableRow) -> list[str]:
     """Wall time of all trials together, and the most memory that one of them held."""
     seconds = [trial.seconds for trial in row.trials if trial.seconds is not None]
@@ -139,6 +201,14 @@ def status(row: TableRow) -> str:
 def points(difference: float) -> str:
     """A difference in points of percentage, with its sign."""
     return f"{100 * difference:+z.1f}".replace("-", "−")
+
+
+def _changed(after: Spread, drop: float | None) -> list[str]:
+    """A mean, and how far it is from what was before."""
+    if after.mean is None:
+        return [_NOTHING]
+    deviation = "" if after.standard_deviation is None else f" ± {100 * after.standard_deviation:.1f}"
+    return [f"{percent(after.mean)}{deviation}", *([] if drop is None else [f"{points(-drop)} points"])]
 
 
 def _interval(rate: Rate) -> str:

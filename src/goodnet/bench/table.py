@@ -1,6 +1,6 @@
 """Table: the rows of a suite with what a store knows about them, whoever computed it, and what is still missing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,11 +11,13 @@ from goodnet.audit._base import auditors
 from goodnet.bench import naming
 from goodnet.bench.cells import cell_of
 from goodnet.bench.record import Cell, canonical
+from goodnet.bench.repairs import RepairTrial, repair_summaries
 from goodnet.bench.store import Store
 from goodnet.bench.suite import Suite
 from goodnet.bench.trial import STATUSES, Trial, trial_of
 from goodnet.errors import UsageError
 from goodnet.evaluation import Rate, Spread, spread
+from goodnet.repair._base import repairers
 
 
 class Figures(BaseModel):
@@ -39,7 +41,7 @@ class TableRow:
 
     Attributes:
         values: the row of the suite (of the first trial).
-        data, architecture, recipe, attack, audit: names, with the parameters that differ from their defaults.
+        data, architecture, recipe, attack, audit, repair: names, with the parameters that differ from their defaults.
         label: what the suite calls it, or "".
         published: figures to compare with, or None.
         trials: one for each seed, at least one.
@@ -51,6 +53,7 @@ class TableRow:
     recipe: str
     attack: str
     audit: str
+    repair: str
     label: str
     published: Figures | None
     trials: tuple[Trial, ...]
@@ -64,6 +67,40 @@ class TableRow:
     def success(self) -> Spread:
         """Attack success over the seeds."""
         return _spread(trial.success for trial in self.trials)
+
+    @property
+    def accuracy_after(self) -> Spread:
+        """Clean accuracy after the repair, whether or not the proof accepts it; of nothing without one."""
+        return self._repaired(lambda one: one.accuracy.after.value)
+
+    @property
+    def success_after(self) -> Spread:
+        """Attack success after the repair, likewise."""
+        return self._repaired(lambda one: None if one.success is None else one.success.after.value)
+
+    @property
+    def final_accuracy(self) -> Spread:
+        """Clean accuracy after the repair where the row has one that is done, else as measured."""
+        return self.accuracy_after if self.accuracy_after.count else self.accuracy
+
+    @property
+    def final_success(self) -> Spread:
+        """Attack success, likewise."""
+        return self.success_after if self.accuracy_after.count else self.success
+
+    @property
+    def accuracy_drop(self) -> Spread:
+        """What the repair cost, before minus after on the same images."""
+        return self._repaired(lambda one: one.accuracy.drop)
+
+    @property
+    def effectiveness(self) -> Spread:
+        """Defense effectiveness rating of the repair."""
+        return self._repaired(lambda one: one.effectiveness)
+
+    def _repaired(self, value: Callable[[RepairTrial], float | None]) -> Spread:
+        values = [value(trial.repaired) for trial in self.trials if trial.repaired is not None]
+        return spread([one for one in values if one is not None])
 
     @property
     def accuracy_difference(self) -> float | None:
@@ -83,9 +120,14 @@ class TableRow:
             "recipe": self.recipe,
             "attack": self.attack,
             "audit": self.audit,
+            "repair": self.repair,
             "row": dict(self.values),
             "clean_accuracy": asdict(self.accuracy),
             "attack_success_rate": asdict(self.success),
+            "clean_accuracy_after": asdict(self.accuracy_after),
+            "attack_success_rate_after": asdict(self.success_after),
+            "accuracy_drop": asdict(self.accuracy_drop),
+            "defense_effectiveness": asdict(self.effectiveness),
             "published": None if self.published is None else self.published.model_dump(),
             "difference": {
                 "clean_accuracy": self.accuracy_difference,
@@ -137,6 +179,7 @@ class Table:
             "size": self.size,
             **{status: self.count(status) for status in STATUSES},
             "rows": [row.as_json() for row in self.rows],
+            "repairers": [asdict(one) for one in repair_summaries(self)],
         }
 
 
@@ -153,15 +196,15 @@ def table(suite: Suite, size: str, store: Store) -> Table:
 
 def _table_row(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> TableRow:
     parameters: Mapping[str, Any] = cell.parameters
-    audited = cell.kind == "audit"
-    tried = parameters["model"] if audited else parameters
+    tried = parameters["model"] if cell.kind in ("audit", "repair") else parameters
     return TableRow(
         values=values,
         data=naming.data(tried["data"]),
         architecture=tried["architecture"] if "architecture" in tried else tried["model"]["file"],
         recipe=naming.recipe(tried.get("recipe")),
         attack=naming.method(tried["attack"], attacks),
-        audit=naming.audit(parameters, auditors) if audited else "none",
+        audit=naming.audit(parameters, auditors) if cell.kind == "audit" else "none",
+        repair=naming.repair(parameters, repairers) if cell.kind == "repair" else "none",
         label=str(values.get("label", "")),
         published=_figures(values.get("published")),
         trials=(trial_of(values, cell, store),),

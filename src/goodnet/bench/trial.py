@@ -1,4 +1,4 @@
-"""Trial: what a store knows about one row of a suite with one seed, and what an audit in it was worth."""
+"""Trial: what a store knows about one row of a suite with one seed, and what an audit or repair in it was worth."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
+from goodnet.bench.cells import FIXED_TARGET
 from goodnet.bench.record import Cell, Record
+from goodnet.bench.repairs import RepairTrial, repair_trial
 from goodnet.bench.store import Store
 from goodnet.errors import UnreadableFile
 from goodnet.evaluation import Rate
@@ -21,7 +23,6 @@ OUTCOMES = (  # verdict against truth, the best first
     "false alarm",
     "missed",
 )
-_FIXED_TARGET = ("all-to-one", "source-to-target")  # rules whose target is one label
 _DAMAGED = "its result is damaged; the next run computes it again"
 
 
@@ -78,8 +79,9 @@ class Trial:
         key: of its last cell.
         status, reason: whether that cell is done, failed or missing, and why.
         records: of all its cells that were computed, what is needed first.
-        accuracy, success: on clean and on stamped images; None where nothing was measured.
+        accuracy, success: on clean and on stamped images, before any repair; None where nothing was measured.
         judged: None without an audit that is done.
+        repaired: None without a repair that is done.
     """
 
     seed: int
@@ -90,6 +92,7 @@ class Trial:
     accuracy: Rate | None
     success: Rate | None
     judged: Judged | None
+    repaired: RepairTrial | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -121,6 +124,7 @@ class Trial:
             "clean_accuracy": None if self.accuracy is None else self.accuracy.as_json(),
             "attack_success_rate": None if self.success is None else self.success.as_json(),
             "verdict": None if self.judged is None else self.judged.as_json(),
+            "repair": None if self.repaired is None else self.repaired.as_json(),
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
             "versions": self.versions,
@@ -145,6 +149,7 @@ def trial_of(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> Trial
         accuracy=_rate(result.get("clean_accuracy")),
         success=_rate(result.get("attack_success_rate")),
         judged=_judged(result, cell) if "flagged" in result else None,
+        repaired=repair_trial(result),
     )
 
 
@@ -169,7 +174,7 @@ def _judged(result: Mapping[str, Any], audit: Cell) -> Judged:
     targets, truth = tuple(result["targets"]), tuple(result["true_targets"])
     parameters: Mapping[str, Any] = audit.parameters
     attack = parameters["model"]["attack"]
-    fixed = attack is not None and attack["parameters"]["rule"] in _FIXED_TARGET
+    fixed = attack is not None and attack["parameters"]["rule"] in FIXED_TARGET
     return Judged(
         flagged=result["flagged"],
         targets=targets,

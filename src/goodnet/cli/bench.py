@@ -208,11 +208,11 @@ def _tell_run(summary: "Summary", made: "Table", store: Path, as_json: bool) -> 
 
 def _status_lines(made: "Table", store: Path) -> list[str]:
     """Counts, and the rows that are not done, those that failed first."""
-    from goodnet.bench.sentences import STATUS, name_of, progress
+    from goodnet.bench.sentences import STATUS, progress, title_of
 
     lines = [f"{made.name}, {made.size}, in {store}: {progress(made)} of {len(made.trials):,} rows"]
     for status in ("failed", "missing"):
-        named = [(name_of(row), trial) for row in made.rows for trial in row.trials if trial.status == status]
+        named = [(title_of(row), trial) for row in made.rows for trial in row.trials if trial.status == status]
         for name, trial in named[: None if status == "failed" else _MOST_LISTED]:
             why = f": {trial.reason}" if trial.reason else ""
             lines.append(f"  {STATUS[status]:<11}  {name}, seed {trial.seed}{why}")
@@ -222,7 +222,7 @@ def _status_lines(made: "Table", store: Path) -> list[str]:
 
 
 def _row_json(row: "TableRow", trial: "Trial") -> dict[str, Any]:
-    named = {"label": row.label, "attack": row.attack, "audit": row.audit, "data": row.data}
+    named = {"label": row.label, "attack": row.attack, "audit": row.audit, "repair": row.repair, "data": row.data}
     return {**named, "seed": trial.seed, "key": trial.key, "status": trial.status, "reason": trial.reason}
 
 

@@ -126,6 +126,7 @@ def _record(result: "FileRepair", file: Path) -> dict[str, Any]:
         "notes": {} if repaired is None else dict(repaired.notes),
         "evidence": {} if repaired is None else dict(repaired.evidence),
         "proof": None if proof is None else proof.as_json(),
+        "retuned": [one.as_json() for one in result.retuned],
     }
 
 
@@ -190,6 +191,11 @@ def _words(result: "FileRepair", file: Path, out: Path) -> str:
             f"{one.after} after; {one.recovered} get their right answer"
             for one in result.proof.triggers
         ]
+    lines += [
+        f"  retuned  shown again, the trigger to {one.target} comes back on {one.regained} of {one.count}, a new mark "
+        f"on {one.control}: {'suppressed, not removed' if one.suppressed else 'not only suppressed'}"
+        for one in result.retuned
+    ]
     if result.repaired is not None:
         name = result.repaired.provenance.method
         chosen = result.repaired.evidence.get("chosen", name)

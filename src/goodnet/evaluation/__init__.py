@@ -6,6 +6,7 @@ from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
 from goodnet.evaluation.files import FileEvaluation, evaluate_file
 from goodnet.evaluation.goodnets import GoodNetOutcome, measure_goodnet
 from goodnet.evaluation.plan import Plan, plan_of, read_plan
+from goodnet.evaluation.pruned import pruning_rates
 from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
 from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
 from goodnet.evaluation.seeds import Spread, paired_difference, spread
@@ -47,6 +48,7 @@ __all__ = [
     "n_plus_one_on_stamped",
     "paired_difference",
     "plan_of",
+    "pruning_rates",
     "ranking",
     "read_plan",
     "recovered_accuracy",

@@ -1,4 +1,4 @@
-"""repair_file: from a model file and a folder of clean images to a repaired model with proof, or the old one back."""
+"""repair_file and repair_model: from a model and clean images to a repaired model with proof, or the old one back."""
 
 import os
 import time
@@ -12,7 +12,8 @@ from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
-from goodnet.core.run import Progress
+from goodnet.core.rng import isolated_rng
+from goodnet.core.run import Progress, Run
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
@@ -22,33 +23,38 @@ from goodnet.models.load import load_model
 from goodnet.repair._base import Repaired, Repairer
 from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.proof import Proof, prove
+from goodnet.repair.retuning import Retuned, retune
 
 _AUDIT_SHARE = 0.5  # of the budget
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRepair:
-    """What came of one model file.
+    """What came of one model.
 
     Attributes:
         suspect: the model as it was.
-        verdict: of the audit that gave the triggers; None where the method needs none, or the targets were named.
-        repaired: the repairer's answer; None when there was nothing to repair.
         aside: the images that neither the audit nor the repairer saw.
-        triggers: the reconstructed ones that the repairer was given.
+        reason: why the repaired model was accepted, or why not, in a sentence for a person.
+        verdict: of the audit that gave the triggers; None where the method needs none, or where they, or the targets,
+            were given.
+        triggers: those that the repairer was given.
+        repaired: the repairer's answer; None when there was nothing to repair.
         proof: on the images aside; None when there was nothing to repair.
+        retuned: whether each trigger comes back when a few images show it again; empty without triggers, or where the
+            repaired model was not accepted.
         accepted: whether the repaired model may take the suspect's place.
-        reason: why, or why not, in a sentence for a person.
     """
 
     suspect: Classifier
-    verdict: Verdict | None
-    repaired: Repaired | None
     aside: Samples
-    triggers: tuple[Trigger, ...]
-    proof: Proof | None
-    accepted: bool
     reason: str
+    verdict: Verdict | None = None
+    triggers: tuple[Trigger, ...] = ()
+    repaired: Repaired | None = None
+    proof: Proof | None = None
+    retuned: tuple[Retuned, ...] = ()
+    accepted: bool = False
 
     @property
     def model(self) -> Classifier:
@@ -101,26 +107,85 @@ def repair_file(
     model = model.to(torch.device(device))
     if samples.labels is not None and int(samples.labels.max()) >= model.num_classes:
         samples = samples.without_labels()  # of another naming than the model's
-    targets = _checked(targets, repairer, model)
-    mine, aside = _split(samples, round(len(samples) * (1 - held_out)), seed)
-    defender, verdict, asked = Defender(model=model, clean=mine), None, Needs.TRIGGERS in repairer.card.needs
+    mine, aside = set_aside(samples, held_out, seed)
+    return repair_model(
+        model,
+        repairer,
+        clean=mine,
+        aside=aside,
+        targets=targets,
+        seed=seed,
+        budget=budget,
+        most_drop=most_drop,
+        most_success=most_success,
+        progress=progress,
+    )
+
+
+def set_aside(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Images for audit and repair, and the ``share`` that only the proof sees, drawn by ``seed``.
+
+    Raises:
+        NotHeld: there are too few for both.
+    """
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    cut = round(len(samples) * (1 - share))
+    if not 0 < cut < len(samples):
+        raise NotHeld(f"{len(samples)} clean images are too few to repair a model and prove it; give some hundreds")
+    return samples.pick(order[:cut]), samples.pick(order[cut:])
+
+
+def flagged_triggers(verdict: Verdict) -> tuple[Trigger, ...]:
+    """What an audit reconstructed to the labels that it flags."""
+    return tuple(trigger for trigger in verdict.triggers if trigger.target in verdict.targets)
+
+
+def repair_model(
+    model: Classifier,
+    repairer: Repairer,
+    *,
+    clean: Samples,
+    aside: Samples,
+    targets: tuple[int, ...] = (),
+    triggers: tuple[Trigger, ...] = (),
+    seed: int = 0,
+    budget: float | None = None,
+    most_drop: float = 0.03,
+    most_success: float = 0.1,
+    progress: Progress | None = None,
+) -> FileRepair:
+    """Audit a model where the method needs triggers, repair it, and prove the repair on images kept aside.
+
+    Args:
+        model: is untouched.
+        repairer: a method with its hyper-parameters.
+        clean: what audit and repairer are given, of the model's shape.
+        aside: what only the proof sees.
+        targets: labels to repair, without an audit; empty takes those that the audit flags.
+        triggers: to repair against, where somebody holds some; then nothing is reconstructed.
+        seed, budget, most_drop, most_success, progress: as in ``repair_file``.
+
+    Raises:
+        UsageError: targets or triggers are given and the method has no use for them, or a target is no label.
+        NotApplicable: the method cannot work on this network.
+    """
+    asked = Needs.TRIGGERS in repairer.card.needs
+    targets = _checked(targets or tuple(trigger.target for trigger in triggers), repairer, model)
+    defender, verdict = Defender(model=model, clean=clean), None
     if asked:
         started, share = time.monotonic(), None if budget is None else budget * _AUDIT_SHARE
-        if targets:
-            triggers = reconstruct(model, mine, targets, seed=seed, budget=share)
-        else:
+        if not triggers and targets:
+            triggers = reconstruct(model, clean, targets, seed=seed, budget=share)
+        elif not triggers:
             verdict = auditors["neural-cleanse"]().run(defender, seed=seed, budget=share, progress=_part(progress, 0))
-            triggers = tuple(trigger for trigger in verdict.triggers if trigger.target in verdict.targets)
+            triggers = flagged_triggers(verdict)
         missing = set(targets) - {trigger.target for trigger in triggers}
         if not triggers or missing:
             return FileRepair(
                 suspect=model,
-                verdict=verdict,
-                repaired=None,
                 aside=aside,
+                verdict=verdict,
                 triggers=triggers,
-                proof=None,
-                accepted=False,
                 reason=_nothing_to_work_on(verdict, missing),
             )
         defender = replace(defender, triggers=triggers)
@@ -129,13 +194,18 @@ def repair_file(
     proof = prove(model, repaired.model, aside, defender.triggers or ())
     reverted = bool(repaired.notes.get("reverted"))
     accepted = not reverted and proof.accepts(most_drop=most_drop, most_success=most_success)
+    retuned: tuple[Retuned, ...] = ()
+    if accepted and defender.triggers:
+        with isolated_rng(seed) as generator:
+            retuned = retune(repaired.model, clean, aside, defender.triggers, Run(generator))
     return FileRepair(
         suspect=model,
-        verdict=verdict,
-        repaired=repaired,
         aside=aside,
+        verdict=verdict,
         triggers=defender.triggers or (),
+        repaired=repaired,
         proof=proof,
+        retuned=retuned,
         accepted=accepted,
         reason=_reason(proof, accepted, reverted, most_drop, most_success),
     )
@@ -153,13 +223,6 @@ def _checked(targets: tuple[int, ...], repairer: Repairer, model: Classifier) ->
         if not 0 <= target < model.num_classes:
             raise UsageError(f"this model has the labels 0 to {model.num_classes - 1}, and {target} is none of them")
     return tuple(dict.fromkeys(targets))
-
-
-def _split(samples: Samples, cut: int, seed: int) -> tuple[Samples, Samples]:
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    if not 0 < cut < len(samples):
-        raise NotHeld(f"{len(samples)} clean images are too few to repair a model and prove it; give some hundreds")
-    return samples.pick(order[:cut]), samples.pick(order[cut:])
 
 
 def _nothing_to_work_on(verdict: Verdict | None, missing: set[int]) -> str:

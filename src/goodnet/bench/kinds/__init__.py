@@ -1,0 +1,1 @@
+"""How each kind of cell is computed: one file per kind."""
