@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
@@ -30,7 +28,7 @@ _HARMLESS = 0.01  # share of right answers that may go without a word
 @repairers.register(
     Card(
         name="auto",
-        version=1,
+        version=2,
         needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN | Needs.TRIGGERS,
         uses=Needs.CLEAN_LABELS,
         source="goodnet",
@@ -64,9 +62,7 @@ class Auto(Repairer):
         assert suspect is not None
         assert clean is not None
         assert triggers is not None
-        clean = clean.shuffled(run.generator)
-        cut = max(1, round(len(clean) * (1 - self.aside)))
-        tuning, aside = clean.pick(torch.arange(cut)), clean.pick(torch.arange(cut, len(clean)))
+        tuning, aside = clean.split(1 - self.aside, run.generator)
         tried: list[dict[str, Any]] = []
         best: tuple[tuple[bool, float], str, Classifier] | None = None
         names = list(_CANDIDATES)[: self.most_candidates]

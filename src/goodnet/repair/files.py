@@ -97,7 +97,7 @@ def repair_file(
     if samples.labels is not None and int(samples.labels.max()) >= model.num_classes:
         samples = samples.without_labels()  # of another naming than the model's
     targets = _checked(targets, repairer, model)
-    mine, aside = _split(samples, round(len(samples) * (1 - held_out)), seed)
+    mine, aside = _split(samples, 1 - held_out, seed)
     defender, verdict, asked = Defender(model=model, clean=mine), None, Needs.TRIGGERS in repairer.card.needs
     if asked:
         started, share = time.monotonic(), None if budget is None else budget * _AUDIT_SHARE
@@ -146,11 +146,11 @@ def _checked(targets: tuple[int, ...], repairer: Repairer, model: Classifier) ->
     return tuple(dict.fromkeys(targets))
 
 
-def _split(samples: Samples, cut: int, seed: int) -> tuple[Samples, Samples]:
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    if not 0 < cut < len(samples):
+def _split(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    mine, aside = samples.split(share, torch.Generator().manual_seed(seed))
+    if not len(mine) or not len(aside):
         raise NotHeld(f"{len(samples)} clean images are too few to repair a model and prove it; give some hundreds")
-    return samples.pick(order[:cut]), samples.pick(order[cut:])
+    return mine, aside
 
 
 def _nothing_to_work_on(verdict: Verdict | None, missing: set[int]) -> str:
