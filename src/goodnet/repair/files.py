@@ -174,7 +174,10 @@ def _reason(proof: Proof, accepted: bool, reverted: bool, most_drop: float, most
         if proof.triggers
         else "no trigger was reconstructed, so that nothing is proved about a backdoor"
     )
-    told = f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}"
+    told = (
+        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}; "
+        f"so many images tell {kept} to {100 * proof.margin:.1f} points either way"
+    )
     if accepted:
         return told
     return f"{told}: not good enough (at most {most_drop:.0%} and {most_success:.0%}), so the old model stays"
