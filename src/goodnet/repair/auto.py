@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
@@ -65,9 +63,7 @@ class Auto(Repairer):
         assert suspect is not None
         assert clean is not None
         assert triggers is not None
-        clean = clean.shuffled(run.generator)
-        cut = max(1, round(len(clean) * (1 - self.aside)))
-        tuning, aside = clean.pick(torch.arange(cut)), clean.pick(torch.arange(cut, len(clean)))
+        tuning, aside = clean.split(1 - self.aside, run.generator)
         tried: list[dict[str, Any]] = []
         best: tuple[tuple[bool, bool, float], str, Classifier] | None = None
         names = list(_CANDIDATES)[: self.most_candidates]

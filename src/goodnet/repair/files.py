@@ -128,11 +128,10 @@ def set_aside(samples: Samples, share: float, seed: int) -> tuple[Samples, Sampl
     Raises:
         NotHeld: there are too few for both.
     """
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    cut = round(len(samples) * (1 - share))
-    if not 0 < cut < len(samples):
+    mine, aside = samples.split(1 - share, torch.Generator().manual_seed(seed))
+    if not len(mine) or not len(aside):
         raise NotHeld(f"{len(samples)} clean images are too few to repair a model and prove it; give some hundreds")
-    return samples.pick(order[:cut]), samples.pick(order[cut:])
+    return mine, aside
 
 
 def flagged_triggers(verdict: Verdict) -> tuple[Trigger, ...]:
@@ -246,7 +245,10 @@ def _reason(proof: Proof, accepted: bool, reverted: bool, most_drop: float, most
         if proof.triggers
         else "no trigger was reconstructed, so that nothing is proved about a backdoor"
     )
-    told = f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}"
+    told = (
+        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}; "
+        f"so many images tell {kept} to {100 * proof.margin:.1f} points either way"
+    )
     if accepted:
         return told
     return f"{told}: not good enough (at most {most_drop:.0%} and {most_success:.0%}), so the old model stays"
