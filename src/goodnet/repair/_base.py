@@ -13,7 +13,7 @@ from goodnet.core.params import check_ranges, parameters_of
 from goodnet.core.registry import Card, Needs, Registry
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
-from goodnet.errors import NotHeld, ParameterError
+from goodnet.errors import NotApplicable, NotHeld, ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Repairer(ABC):
 
         Raises:
             NotHeld: the defender lacks something that the method needs.
-            NotApplicable: the method cannot work on this network, such as one without BatchNorm.
+            NotApplicable: the method cannot work on this network, such as one without BatchNorm, or diverged on it.
             ParameterError: ``budget`` is out of its range.
         """
         if budget is not None and not budget > 0:
@@ -97,6 +97,8 @@ class Repairer(ABC):
             if progress is not None:
                 run.progress = progress
             fixed = self._fix(replace(mine, model=copy.deepcopy(mine.model).eval().requires_grad_(True)), run)
+        if not all(value.isfinite().all() for value in fixed.model.state_dict().values()):
+            raise NotApplicable(f"{self.card.name} diverged on this network: its weights are no longer numbers")
         provenance = Provenance(
             method=self.card.name,
             version=self.card.version,
