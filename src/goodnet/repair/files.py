@@ -14,6 +14,7 @@ from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
 from goodnet.errors import NotHeld, UsageError
 from goodnet.models.input_range import guess_input_range
@@ -36,6 +37,8 @@ class FileRepair:
         proof: on images that neither the audit nor the repairer saw; None when there was nothing to repair.
         accepted: whether the repaired model may take the suspect's place.
         reason: why, or why not, in a sentence for a person.
+        aside: the images of the proof.
+        triggers: those that were reconstructed on the suspect.
     """
 
     suspect: Classifier
@@ -44,6 +47,8 @@ class FileRepair:
     proof: Proof | None
     accepted: bool
     reason: str
+    aside: Samples
+    triggers: tuple[Trigger, ...] = ()
 
     @property
     def model(self) -> Classifier:
@@ -115,6 +120,7 @@ def repair_file(
                 proof=None,
                 accepted=False,
                 reason=_nothing_to_work_on(verdict, missing),
+                aside=aside,
             )
         defender = replace(defender, triggers=triggers)
         budget = None if budget is None else max(1.0, budget - (time.monotonic() - started))
@@ -129,6 +135,8 @@ def repair_file(
         proof=proof,
         accepted=accepted,
         reason=_reason(proof, accepted, reverted, most_drop, most_success),
+        aside=aside,
+        triggers=tuple(defender.triggers or ()),
     )
 
 
