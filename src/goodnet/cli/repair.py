@@ -18,7 +18,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a f
 Data = Annotated[
     str, typer.Option(metavar="PATH", help="Clean images, as of goodnet audit; labels are used where there are some.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired model and repair.json.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired model, repair.json and report.html.")]
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to repair; see goodnet list repairers.")]
 Target = Annotated[
     list[int] | None,
@@ -27,7 +27,8 @@ Target = Annotated[
 Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for audit and repair: 90, 90s, 2m, 1h.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many images, drawn at random.")]
 
-_CONTENTS = ("model", "repair.json")
+_CONTENTS = ("model", "repair.json", "report.html")
+_LOOK_SECONDS = 30.0
 
 
 @_outcome.ends_in_words
@@ -73,7 +74,7 @@ def repair(
     seconds = None if budget is None else duration(budget)
     chosen = repairers[method]
     repairer = chosen(**settings(chosen, set_ or ()))
-    require_own(out, _CONTENTS, _CONTENTS[1:])
+    require_own(out, _CONTENTS, _CONTENTS[1:2])
     if out.exists() and file.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds the model that shall be repaired; give another folder")
     with progress_bar(file.name, silent=as_json) as progress:
@@ -122,10 +123,18 @@ def _write(result: "FileRepair", record: dict[str, Any], out: Path) -> None:
     """The folder appears complete or not at all."""
     from goodnet.core.whole_folder import whole_folder
     from goodnet.models.save import save_model
+    from goodnet.repair._look import Look, look
+    from goodnet.report.repaired import render_repair
 
+    seen = Look()
+    if result.repaired is not None:
+        seed, shown = result.repaired.provenance.seed, result.repaired.model
+        seen = look(result.suspect, shown, result.aside, result.triggers, seed=seed, budget=_LOOK_SECONDS)
+    page = render_repair(record, result.proof, seen, result.suspect.class_names)
     with whole_folder(out) as made:
         save_model(result.model, made / "model")
         (made / "repair.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        (made / "report.html").write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def _words(result: "FileRepair", file: Path, out: Path) -> str:
