@@ -20,7 +20,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a f
 Data = Annotated[
     str, typer.Option(metavar="PATH", help="Clean images, as of goodnet audit; labels are used where there are some.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired model and repair.json.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired model, repair.json and report.html.")]
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to repair; see goodnet list repairers.")]
 Target = Annotated[
     list[int] | None,
@@ -32,7 +32,8 @@ FalseAlarms = Annotated[
     float, typer.Option(metavar="SHARE", help="Share of clean images that the GoodNet may answer with N.")
 ]
 
-_CONTENTS = ("model", "goodnet", "repair.json")
+_CONTENTS = ("model", "goodnet", "repair.json", "report.html")
+_LOOK_SECONDS = 30.0
 
 
 @_outcome.ends_in_words
@@ -173,12 +174,20 @@ def _write(result: "FileRepair", goodnet: "GoodNet | None", record: dict[str, An
     from goodnet.core.whole_folder import whole_folder
     from goodnet.guard.files import save_goodnet
     from goodnet.models.save import save_model
+    from goodnet.repair._look import Look, look
+    from goodnet.report.repaired import render_repair
 
+    seen = Look()
+    if result.repaired is not None:
+        seed, shown = result.repaired.provenance.seed, result.repaired.model
+        seen = look(result.suspect, shown, result.aside, result.triggers, seed=seed, budget=_LOOK_SECONDS)
+    page = render_repair(record, result.proof, seen, result.suspect.class_names)
     with whole_folder(out) as made:
         save_model(result.model, made / "model")
         if goodnet is not None:
             save_goodnet(goodnet, made / "goodnet")
         (made / "repair.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        (made / "report.html").write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def _words(result: "FileRepair", file: Path, out: Path) -> str:

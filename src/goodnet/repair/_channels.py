@@ -119,6 +119,21 @@ def activity(classifier: Classifier, chosen: Sequence[Convolution], images: Tens
     return [total / len(images) for total in sums]
 
 
+@torch.no_grad()
+def mean_maps(classifier: Classifier, chosen: Convolution, images: Tensor) -> Tensor:
+    """The mean output map of each channel over ``images``: float32 (channels, h, w), on the CPU; read as ``activity``.
+
+    Args:
+        classifier: in any mode; untouched.
+        chosen: see ``convolutions``.
+        images: uint8 or [0, 1] float (N, C, H, W), at least one.
+    """
+    model = copy.deepcopy(classifier).eval()
+    reads = _reader(model, [chosen])
+    parts = [reads(batch)[0].sum(0).cpu().double() for batch in batches(model, images)]
+    return (torch.stack(parts).sum(0) / len(images)).float()
+
+
 def _reader(model: Classifier, chosen: Sequence[Convolution]) -> Any:
     """A function from a batch to the values by which the convolutions are ranked."""
     graph = traced(model.net)
