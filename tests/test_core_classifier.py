@@ -77,6 +77,13 @@ def test_preprocessing_is_part_of_the_classifier():
     torch.testing.assert_close(scaled(images), plain.net(images * 255))
 
 
+def test_predictions_on_a_cpu_come_in_batches_that_fit_its_cache():
+    model, sizes = untrained(), []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    predictions(model, torch.zeros(150, 1, 32, 32, dtype=torch.uint8))
+    assert sizes == [64, 64, 22]
+
+
 @pytest.mark.parametrize("architecture", ["small_cnn", "small_cnn_bn"])
 def test_predictions_do_not_depend_on_batches_and_leave_the_mode_alone(architecture):
     model = untrained(architecture=architecture).train()

@@ -129,10 +129,16 @@ class Classifier(nn.Module):
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Logits float32 (N, K) of uint8 or [0, 1] float images (N, C, H, W), batch by batch, in eval mode, on the CPU."""
+def predictions(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Logits float32 (N, K) of uint8 or [0, 1] float images (N, C, H, W), batch by batch, in eval mode, on the CPU.
+
+    Args:
+        batch_size: None for 64 on a CPU, whose cache larger batches overflow, and 512 elsewhere.
+    """
     mode = model.training
     device = next(model.parameters()).device
+    if batch_size is None:
+        batch_size = 64 if device.type == "cpu" else 512
     try:
         model.eval()
         parts = []

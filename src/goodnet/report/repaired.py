@@ -7,7 +7,7 @@ from typing import Any
 
 import goodnet
 from goodnet.core.trigger import Trigger
-from goodnet.evaluation.rates import Rate
+from goodnet.core.rates import Rate
 from goodnet.repair._look import Look
 from goodnet.repair.proof import Proof
 from goodnet.report import words
