@@ -37,7 +37,8 @@ def untrained(seed: int = 0, num_classes: int = 10, architecture: str = "small_c
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = architectures.build(architecture, num_classes=num_classes, input_shape=shape, width=8)
-    return Classifier(net, input_shape=shape, num_classes=num_classes, architecture=architecture).eval()
+    name = f"{architecture}:width=8"
+    return Classifier(net, input_shape=shape, num_classes=num_classes, architecture=name).eval()
 
 
 @pytest.fixture(scope="session")

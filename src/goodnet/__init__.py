@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from goodnet.core.samples import Samples
     from goodnet.data.load import load_data
     from goodnet.evaluation.evaluate import evaluate, measure
+    from goodnet.guard.calibration import fit_goodnet
+    from goodnet.guard.files import load_goodnet, save_goodnet
+    from goodnet.guard.goodnet import GoodNet
     from goodnet.models.load import load_model
     from goodnet.models.save import save_model
     from goodnet.models.untrained import untrained
@@ -24,15 +27,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "goodnet.core.classifier",
     "Defender": "goodnet.core.defender",
+    "GoodNet": "goodnet.guard.goodnet",
     "Recipe": "goodnet.training.recipe",
     "Samples": "goodnet.core.samples",
     "evaluate": "goodnet.evaluation.evaluate",
     "fit": "goodnet.training.fit",
+    "fit_goodnet": "goodnet.guard.calibration",
     "load_attack": "goodnet.attacks",
     "load_data": "goodnet.data.load",
+    "load_goodnet": "goodnet.guard.files",
     "load_model": "goodnet.models.load",
     "measure": "goodnet.evaluation.evaluate",
     "save_attack": "goodnet.attacks",
+    "save_goodnet": "goodnet.guard.files",
     "save_model": "goodnet.models.save",
     "untrained": "goodnet.models.untrained",
 }
@@ -40,16 +47,20 @@ _HOMES = {
 __all__ = [
     "Classifier",
     "Defender",
+    "GoodNet",
     "Recipe",
     "Samples",
     "__version__",
     "evaluate",
     "fit",
+    "fit_goodnet",
     "load_attack",
     "load_data",
+    "load_goodnet",
     "load_model",
     "measure",
     "save_attack",
+    "save_goodnet",
     "save_model",
     "untrained",
 ]

@@ -1,6 +1,7 @@
 """goodnet repair: make a model safe, with proof, or give the old one back with the reason."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from goodnet.cli._values import duration, settings
 from goodnet.errors import UsageError
 
 if TYPE_CHECKING:
+    from goodnet.guard.goodnet import GoodNet
     from goodnet.repair.files import FileRepair
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a folder of goodnet.")]
@@ -26,8 +28,11 @@ Target = Annotated[
 ]
 Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for audit and repair: 90, 90s, 2m, 1h.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many images, drawn at random.")]
+FalseAlarms = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share of clean images that the GoodNet may answer with N.")
+]
 
-_CONTENTS = ("model", "repair.json")
+_CONTENTS = ("model", "goodnet", "repair.json")
 
 
 @_outcome.ends_in_words
@@ -42,6 +47,7 @@ def repair(
     arch: _options.Arch = None,
     input_range: _options.InputRange = None,
     budget: Budget = None,
+    false_alarms: FalseAlarms = 0.02,
     seed: _options.Seed = 0,
     device: _options.Device = "cpu",
     as_json: _options.Json = False,
@@ -51,6 +57,9 @@ def repair(
     Audits the model and repairs the labels that the audit flags, or repairs those of --target without an audit; then
     compares both models on images that no step before has seen. A repair that harms too much, or does not help, is
     thrown away: then the old model is what is written. The file itself is never changed.
+
+    DIR/model is the repaired model, DIR/goodnet both models in one: it answers a class, or N for an image that carries
+    a trigger; see goodnet classify.
 
     \b
     Examples:
@@ -73,7 +82,7 @@ def repair(
     seconds = None if budget is None else duration(budget)
     chosen = repairers[method]
     repairer = chosen(**settings(chosen, set_ or ()))
-    require_own(out, _CONTENTS, _CONTENTS[1:])
+    require_own(out, _CONTENTS, _CONTENTS[2:])
     if out.exists() and file.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds the model that shall be repaired; give another folder")
     with progress_bar(file.name, silent=as_json) as progress:
@@ -90,9 +99,11 @@ def repair(
             budget=seconds,
             progress=progress,
         )
-    record = _record(result, file)
-    _write(result, record, out)
-    typer.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else _outcome.shown(_words(result, file, out)))
+    goodnet = _goodnet(result, false_alarms)
+    record = _record(result, file) | {"goodnet": _calibrated(goodnet)}
+    _write(result, goodnet, record, out)
+    words = [_words(result, file, out), *_goodnet_words(goodnet, out)]
+    typer.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else _outcome.shown("\n".join(words)))
     return _outcome.NOTHING_FOUND if result.accepted else _outcome.INCONCLUSIVE
 
 
@@ -118,13 +129,54 @@ def _record(result: "FileRepair", file: Path) -> dict[str, Any]:
     }
 
 
-def _write(result: "FileRepair", record: dict[str, Any], out: Path) -> None:
+def _goodnet(result: "FileRepair", false_alarms: float) -> "GoodNet | None":
+    """Both models in one, fitted on the images aside; None where the repair was not accepted or they are too few."""
+    from goodnet.guard.calibration import fit_goodnet
+    from goodnet.guard.rules import allowed
+
+    if not result.accepted or result.repaired is None or not allowed(len(result.aside), false_alarms):
+        return None
+    return fit_goodnet(result.suspect, result.repaired.model, result.aside, rate=false_alarms, triggers=result.triggers)
+
+
+def _calibrated(goodnet: "GoodNet | None") -> dict[str, Any] | None:
+    """How the GoodNet decides, as JSON values."""
+    if goodnet is None or goodnet.calibration is None:
+        return None
+    return {
+        "rule": goodnet.rule.name,
+        "thresholds": goodnet.rule.thresholds(),
+        "classes": goodnet.num_classes,
+        **asdict(goodnet.calibration),
+    }
+
+
+def _goodnet_words(goodnet: "GoodNet | None", out: Path) -> list[str]:
+    """What the GoodNet does, for a person."""
+    if goodnet is None or goodnet.calibration is None:
+        return []
+    fitted = goodnet.calibration
+    caught = (
+        f", on {fitted.caught} of {fitted.stamped} under a reconstructed trigger; {fitted.succeeded} go to its target"
+        if fitted.stamped
+        else ""
+    )
+    return [
+        f"  goodnet  {out / 'goodnet'} answers {goodnet.num_classes} for a trigger: on {fitted.false_alarms} of "
+        f"{fitted.count} clean images{caught}"
+    ]
+
+
+def _write(result: "FileRepair", goodnet: "GoodNet | None", record: dict[str, Any], out: Path) -> None:
     """The folder appears complete or not at all."""
     from goodnet.core.whole_folder import whole_folder
+    from goodnet.guard.files import save_goodnet
     from goodnet.models.save import save_model
 
     with whole_folder(out) as made:
         save_model(result.model, made / "model")
+        if goodnet is not None:
+            save_goodnet(goodnet, made / "goodnet")
         (made / "repair.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 

@@ -77,7 +77,7 @@ def decode_all(pictures: Sequence[Picture], root: Path, shape: tuple[int, int, i
             if index in skipped:
                 continue
             try:
-                images[len(kept)], alpha = _decode(picture, root, shape)
+                images[len(kept)], alpha = decode(picture, root, shape)
             except UnreadableData as error:
                 skipped[index] = str(error)
             else:
@@ -141,7 +141,7 @@ def _opened(picture: Picture, root: Path) -> Iterator[Image.Image]:
         raise UnreadableData(str(error) or type(error).__name__) from error
 
 
-def _decode(picture: Picture, root: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
+def decode(picture: Picture, root: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
     """uint8 (C, H, W), and whether transparency was dropped."""
     channels, height, width = shape
     with _opened(picture, root) as opened:

@@ -1,9 +1,13 @@
 """load_data: the one entrance for images, whatever their layout."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from goodnet.core.samples import Samples
+from goodnet.data._images import Picture, decode
 from goodnet.data._layout import Layout, Selection, layouts
 from goodnet.errors import UnreadableData
 
@@ -45,6 +49,29 @@ def load_data(
         raise UnreadableData(f"{place} cannot be read: {error.strerror}") from error
     samples = layout.load(place, selection)
     return samples if shape is None else samples.fitted_to(shape)
+
+
+def load_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int, int, int]) -> tuple[Samples, dict[int, str]]:
+    """Read image files one by one, as a model wants them.
+
+    Args:
+        paths: of PNG, JPEG, PPM, BMP, WEBP or GIF files.
+        shape: (C, H, W) of the model.
+
+    Returns:
+        The images that can be read, their positions in ``paths`` as ids; and why the others cannot, by position.
+    """
+    images, positions, failures = [torch.zeros(0, *shape, dtype=torch.uint8)], [], {}
+    for position, name in enumerate(paths):
+        path = Path(name).absolute()
+        try:
+            pixels, _ = decode(Picture(path.resolve()), path.resolve().parent, shape)
+        except UnreadableData as error:
+            failures[position] = str(error)
+        else:
+            images.append(torch.from_numpy(pixels.copy())[None])
+            positions.append(position)
+    return Samples(images=torch.cat(images), ids=torch.tensor(positions, dtype=torch.int64)), failures
 
 
 def _recognized(path: Path) -> tuple[Layout, Path]:

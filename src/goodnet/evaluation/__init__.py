@@ -4,6 +4,7 @@ from goodnet.evaluation.auroc import Ranking, ranking, roc_points
 from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
 from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
 from goodnet.evaluation.files import FileEvaluation, evaluate_file
+from goodnet.evaluation.goodnets import GoodNetOutcome, measure_goodnet
 from goodnet.evaluation.plan import Plan, plan_of, read_plan
 from goodnet.evaluation.pruned import pruning_rates
 from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
@@ -22,6 +23,7 @@ __all__ = [
     "Change",
     "Evaluation",
     "FileEvaluation",
+    "GoodNetOutcome",
     "NPlusOneRates",
     "OperatingPoint",
     "Outcome",
@@ -41,6 +43,7 @@ __all__ = [
     "evaluate_file",
     "harm_per_class",
     "measure",
+    "measure_goodnet",
     "n_plus_one_on_clean",
     "n_plus_one_on_stamped",
     "paired_difference",

@@ -35,7 +35,9 @@ class FileRepair:
         verdict: of the audit that gave the triggers; None where the method needs none, or where they, or the targets,
             were given.
         repaired: the repairer's answer; None when there was nothing to repair.
-        proof: on images that neither the audit nor the repairer saw; None when there was nothing to repair.
+        aside: the images that neither the audit nor the repairer saw.
+        triggers: the reconstructed ones that the repairer was given.
+        proof: on the images aside; None when there was nothing to repair.
         accepted: whether the repaired model may take the suspect's place.
         reason: why, or why not, in a sentence for a person.
     """
@@ -43,6 +45,8 @@ class FileRepair:
     suspect: Classifier
     verdict: Verdict | None
     repaired: Repaired | None
+    aside: Samples
+    triggers: tuple[Trigger, ...]
     proof: Proof | None
     accepted: bool
     reason: str
@@ -176,6 +180,8 @@ def repair_model(
                 suspect=model,
                 verdict=verdict,
                 repaired=None,
+                aside=aside,
+                triggers=triggers,
                 proof=None,
                 accepted=False,
                 reason=_nothing_to_work_on(verdict, missing),
@@ -190,6 +196,8 @@ def repair_model(
         suspect=model,
         verdict=verdict,
         repaired=repaired,
+        aside=aside,
+        triggers=defender.triggers or (),
         proof=proof,
         accepted=accepted,
         reason=_reason(proof, accepted, reverted, most_drop, most_success),

@@ -40,11 +40,13 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         held = held.without_labels()
     clean, aside = clean_and_aside(held, parameters["seed"])
     audit, found = reconstructed(cell.needs[0], store) if parameters["triggers"] == "audit" else (None, ())
+    made: FileRepair | str
     if audit is not None and not found:
-        made = _unchanged(suspect, f"the audit names no label to repair ({audit['reason']})")
+        made = f"the audit names no label to repair ({audit['reason']})"
     else:
         made = _repaired(suspect, repairer, clean, aside, attack, found, parameters)
-    after = suspect if made.repaired is None else made.repaired.model
+    told = _told(made)
+    after = made.repaired.model if isinstance(made, FileRepair) and made.repaired is not None else suspect
     if after is not suspect:
         save_model(after, folder / "model")
     evaluation = evaluate(suspect, after, rest, attack).as_json()
@@ -54,11 +56,11 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         **evaluation["before"],
         **({"clean_accuracy": None} if own_answers else {}),
         "repair": {
-            **_told(made),
+            **told,
             "audit": audit,
             "own_answers": own_answers,
             "evaluation": evaluation,
-            "curve": None if made.repaired is None else _curve(suspect, repairer, clean, rest, attack),
+            "curve": None if after is suspect else _curve(suspect, repairer, clean, rest, attack),
         },
     }
 
@@ -71,8 +73,8 @@ def _repaired(
     attack: Attack | None,
     found: tuple[Trigger, ...],
     parameters: Mapping[str, Any],
-) -> FileRepair:
-    """As ``goodnet repair``; truth is handed over only where the row says so."""
+) -> FileRepair | str:
+    """As ``goodnet repair``, or why it cannot be; truth is handed over only where the row says so."""
     known = parameters["triggers"]
     parts = attack.parts() if attack is not None and known in ("target", "original") else ()
     try:
@@ -86,20 +88,18 @@ def _repaired(
             seed=parameters["seed"],
         )
     except NotApplicable as error:
-        return _unchanged(suspect, str(error))
+        return str(error)
 
 
-def _unchanged(suspect: Classifier, reason: str) -> FileRepair:
-    return FileRepair(suspect=suspect, verdict=None, repaired=None, proof=None, accepted=False, reason=reason)
-
-
-def _told(made: FileRepair) -> dict[str, Any]:
-    repaired = made.repaired
+def _told(made: FileRepair | str) -> dict[str, Any]:
+    """What the defender knows, as JSON values."""
+    reason, whole = (made, None) if isinstance(made, str) else (made.reason, made)
+    repaired, proof = (None, None) if whole is None else (whole.repaired, whole.proof)
     return {
         "made": repaired is not None,
-        "accepted": made.accepted,
-        "reason": made.reason,
-        "proof": None if made.proof is None else made.proof.as_json(),
+        "accepted": whole is not None and whole.accepted,
+        "reason": reason,
+        "proof": None if proof is None else proof.as_json(),
         "notes": {} if repaired is None else dict(repaired.notes),
         "evidence": {} if repaired is None else dict(repaired.evidence),
         "seconds": 0.0 if repaired is None else repaired.provenance.seconds,

@@ -1,0 +1,1 @@
+"""Models that answer N for "this input carries a trigger"."""

@@ -1,0 +1,62 @@
+"""The retuning gate tells a backdoor that is suppressed from one that was never there."""
+
+import pytest
+import torch
+from planted import TARGET
+
+from goodnet.core.run import Run
+from goodnet.core.trigger import Trigger
+from goodnet.repair.retuning import Retuned, control_of, retune
+
+
+@pytest.fixture(scope="module")
+def trigger(planted) -> Trigger:
+    mask = (planted.attack.stamp(torch.zeros(1, 1, 32, 32)) > 0)[0, 0].float()
+    return Trigger(target=TARGET, mask=mask, pattern=torch.ones(1, 32, 32), success_rate=1.0, count=10)
+
+
+def gate(model, planted, trigger: Trigger, labeled: bool = True) -> Retuned:
+    clean, aside = (planted.clean.pick(torch.arange(len(planted.clean)) % 2 == part) for part in (0, 1))
+    clean = clean if labeled else clean.without_labels()
+    (result,) = retune(model, clean, aside, (trigger,), Run(torch.Generator().manual_seed(0)))
+    return result
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_a_backdoor_that_is_there_comes_back_at_once_and_one_that_never_was_does_not(planted, trigger, labeled: bool):
+    assert gate(planted.badnet, planted, trigger, labeled).suppressed
+    assert not gate(planted.twin, planted, trigger, labeled).suppressed
+
+
+def test_the_model_that_is_tested_is_untouched(planted, trigger):
+    before = [value.clone() for value in planted.badnet.state_dict().values()]
+    gate(planted.badnet, planted, trigger)
+    assert all(torch.equal(*pair) for pair in zip(before, planted.badnet.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("regained", "control", "suppressed"),
+    [
+        (100, 0, True),
+        (100, 95, False),  # 5 points are not notable
+        (95, 100, False),  # the control is learned faster
+        (12, 0, True),
+        (9, 0, False),
+        (0, 0, False),
+    ],
+)
+def test_suppressed_means_notably_and_surely_faster_than_the_control(regained: int, control: int, suppressed: bool):
+    assert Retuned(target=1, regained=regained, control=control, count=100).suppressed is suppressed
+
+
+def test_few_images_prove_nothing():
+    assert not Retuned(target=1, regained=2, control=0, count=4).suppressed
+    assert not Retuned(target=1, regained=0, control=0, count=0).suppressed
+
+
+def test_the_control_takes_as_many_pixels_and_looks_otherwise(trigger):
+    control = control_of(trigger)
+    assert control.mask.sum() == trigger.mask.sum()
+    assert control.target == trigger.target
+    images = torch.rand(3, 1, 32, 32)
+    assert not torch.equal(control.stamp(images), trigger.stamp(images))
