@@ -125,10 +125,9 @@ def test_before_and_after_are_measured_on_images_that_the_defender_does_not_hold
 def test_the_truth_is_handed_over_where_the_row_says_so_and_nowhere_else(
     store, tmp_path, monkeypatch, known, targets, count
 ):
-    def told(model, repairer, *, targets, triggers, aside, **named):
+    def told(model, repairer, *, targets, triggers, **named):
         given.append((targets, len(triggers)))
-        nothing = {"verdict": None, "repaired": None, "proof": None, "accepted": False}
-        return FileRepair(suspect=model, aside=aside, triggers=(), reason="no trigger", **nothing)
+        return FileRepair(suspect=model, aside=named["aside"], reason="no trigger")
 
     given: list[tuple[tuple[int, ...], int]] = []
     monkeypatch.setattr(kind, "repair_model", told)

@@ -67,6 +67,10 @@ def test_attack_writes_a_set_that_loads_and_the_truth_about_it(call: Call) -> No
         "truth.npz",
     ]
     clean, given = goodnet.load_data("digits"), goodnet.load_data("poisoned/poisoned.npz")
+    assert torch.equal(goodnet.load_data("poisoned").images, given.images)
+    assert torch.equal(
+        goodnet.load_data("poisoned", limit=5).labels, goodnet.load_data(Path("poisoned/poisoned.npz"), limit=5).labels
+    )
     with np.load("poisoned/truth.npz") as arrays:
         truth = dict(arrays)
     expected = BadNets(target=3).poison(clean, seed=0)

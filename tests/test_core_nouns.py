@@ -35,6 +35,32 @@ def test_picking_keeps_ids_labels_and_sources_with_their_images():
     assert picked.images.unique().tolist() == [4]
 
 
+def test_a_split_keeps_all_images_of_one_source_on_one_side():
+    tracks = torch.arange(300) // 30
+    data = Samples(images=torch.zeros(300, 1, 2, 2, dtype=torch.uint8), sources=tracks)
+    for seed in range(5):
+        mine, aside = data.split(0.75, torch.Generator().manual_seed(seed))
+        assert not set(mine.sources.tolist()) & set(aside.sources.tolist())
+        assert sorted(torch.cat([mine.ids, aside.ids]).tolist()) == list(range(300))
+        assert len(mine) in (210, 240)
+        assert mine.sources[:30].unique().numel() > 1  # still in random order
+
+
+def test_a_split_by_sources_leaves_no_side_empty():
+    data = Samples(images=torch.zeros(50, 1, 2, 2, dtype=torch.uint8), sources=(torch.arange(50) > 0).long())
+    for seed in range(5):
+        assert all(len(side) for side in data.split(0.99, torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("sources", [None, torch.zeros(40, dtype=torch.int64)])
+def test_without_several_sources_a_split_is_image_by_image(sources):
+    data = Samples(images=torch.zeros(40, 1, 2, 2, dtype=torch.uint8), sources=sources)
+    mine, aside = data.split(0.75, torch.Generator().manual_seed(0))
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat([mine.ids, aside.ids]), order)
+    assert len(mine) == 30
+
+
 def test_shuffling_splits_without_repeats_and_depends_on_the_generator_alone():
     first = samples().shuffled(torch.Generator().manual_seed(1))
     again = samples().shuffled(torch.Generator().manual_seed(1), limit=4)

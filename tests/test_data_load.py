@@ -17,7 +17,7 @@ from goodnet.errors import UnreadableData
 def test_every_file_of_the_folder_that_holds_a_layout_is_found() -> None:
     layouts = _layout.layouts()
     assert {layout.name for layout in layouts} == {
-        "cifar10", "digits", "gtsrb", "hdf5_file", "image_folder", "mnist", "numpy_file",
+        "cifar10", "digits", "gtsrb", "hdf5_file", "image_folder", "mnist", "numpy_file", "poisoned_folder",
     }  # fmt: skip
     assert [layout.name for layout in layouts if layout.fallback] == [layouts[-1].name]
 

@@ -58,6 +58,17 @@ def test_signs_are_cut_to_their_region_of_interest(signs: Path) -> None:
     assert samples.notes == ("frames are cut to the region of interest",)
 
 
+def test_the_track_of_a_training_sign_is_its_source(signs: Path) -> None:
+    folder = signs / "Final_Training" / "Images" / "00005"
+    sign(9).save(folder / "00001_00001.ppm")
+    with (folder / "GT-00005.csv").open("a") as table:
+        table.write("00001_00001.ppm;10;8;2;3;6;7;5\n")
+    sources = load_data(signs).sources
+    assert sources is not None
+    assert sources.tolist() == [0, 1, 1, 2]  # the first track of the next class is another one
+    assert load_data(signs, split="test").sources is None
+
+
 def test_signs_can_be_kept_whole(signs: Path) -> None:
     samples = gtsrb.load(signs, Selection(shape=(3, 8, 10)), crop=False)
     assert np.array_equal(samples.images[0], np.asarray(sign(5)).transpose(2, 0, 1))

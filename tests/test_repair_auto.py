@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from planted import TARGET
+from scipy.stats import binomtest
 from torch import nn
 from typer.testing import CliRunner
 
 import goodnet
 from goodnet.cli.main import app
 from goodnet.core.defender import Defender
+from goodnet.core.rates import Rate
 from goodnet.core.registry import Card, Needs
 from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable, UsageError
@@ -23,7 +25,7 @@ from goodnet.repair import auto as auto_module
 from goodnet.repair._base import Fixed, Repairer
 from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.auto import Auto
-from goodnet.repair.files import repair_file, repair_model, set_aside
+from goodnet.repair.files import _reason, repair_file, repair_model, set_aside
 from goodnet.repair.fine_tuning import FineTuning
 from goodnet.repair.head_unlearning import HeadUnlearning, _refit
 from goodnet.repair.proof import Proof, TriggerProof, prove
@@ -57,6 +59,22 @@ def test_a_proof_without_victims_or_triggers_says_nothing_works():
     nobody = TriggerProof(target=1, before=0, after=0, recovered=0, count=0)
     assert proof(triggers=(nobody,)).success == 0.0
     assert proof(triggers=()).recovered == 1.0
+
+
+def test_a_proof_shows_the_interval_of_every_share():
+    shown = json.loads(json.dumps(proof().as_json()))
+    low, high = binomtest(93, 100).proportion_ci(0.95, method="exact")
+    assert shown["intervals_95"]["after"] == pytest.approx([low, high])
+    assert proof().margin == shown["margin_95"] == pytest.approx(max(0.93 - low, high - 0.93))
+    assert shown["triggers"][0]["intervals_95"]["after"] == list(Rate(5, 100).interval())
+    nobody = TriggerProof(target=1, before=0, after=0, recovered=0, count=0)
+    assert nobody.as_json()["intervals_95"] == {"before": None, "after": None, "recovered": None}
+
+
+def test_the_reason_says_how_many_points_the_images_allow():
+    words = _reason(proof(), True, False, 0.03, 0.1)
+    assert f"tell accuracy to {100 * proof().margin:.1f} points either way" in words
+    assert proof(before=950, after=930, count=1000).margin < proof().margin / 2
 
 
 def test_a_model_compared_with_itself_loses_nothing_and_keeps_its_backdoor(planted, held):

@@ -129,7 +129,7 @@ class Attack(ThreatModel, ABC):
         """Put the trigger on float images in [0, 1]; the caller clips."""
 
     def _prepare(self, samples: Samples, generator: torch.Generator) -> Self:
-        """This attack with its trigger ``learned`` from the samples, where it has one to learn."""
+        """This attack with its trigger ``learned`` from the samples; what it holds already is not learned anew."""
         return self
 
     def _stamp_training(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:

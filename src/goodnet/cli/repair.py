@@ -126,6 +126,7 @@ def _record(result: "FileRepair", file: Path) -> dict[str, Any]:
         "notes": {} if repaired is None else dict(repaired.notes),
         "evidence": {} if repaired is None else dict(repaired.evidence),
         "proof": None if proof is None else proof.as_json(),
+        "retuned": [one.as_json() for one in result.retuned],
     }
 
 
@@ -184,12 +185,19 @@ def _words(result: "FileRepair", file: Path, out: Path) -> str:
     """All of it for a person."""
     lines = [str(file), "  repaired" if result.accepted else "  not repaired: the old model stays"]
     lines.append(f"  why      {result.reason}")
-    if result.proof is not None:
+    if (proof := result.proof) is not None:
+        before, after = (f"{hits}{_between(hits, proof.count)}" for hits in (proof.before, proof.after))
+        lines.append(f"  right    {before} of {proof.count} images kept aside before, {after} after")
         lines += [
             f"  trigger  to {one.target}: works on {one.before} of {one.count} stamped images before, "
-            f"{one.after} after; {one.recovered} get their right answer"
-            for one in result.proof.triggers
+            f"{one.after} after{_between(one.after, one.count)}; {one.recovered} get their right answer"
+            for one in proof.triggers
         ]
+    lines += [
+        f"  retuned  shown again, the trigger to {one.target} comes back on {one.regained} of {one.count}, a new mark "
+        f"on {one.control}: {'suppressed, not removed' if one.suppressed else 'not only suppressed'}"
+        for one in result.retuned
+    ]
     if result.repaired is not None:
         name = result.repaired.provenance.method
         chosen = result.repaired.evidence.get("chosen", name)
@@ -197,3 +205,11 @@ def _words(result: "FileRepair", file: Path, out: Path) -> str:
         lines.append("  limits   this is proved for reconstructed triggers; the attacker's own may differ")
     notes = result.suspect.origin.notes
     return "\n".join([*lines, *(f"  note     {note}" for note in notes), f"  written  {out / 'model'}"])
+
+
+def _between(hits: int, count: int) -> str:
+    """The 95 % interval of a share in brackets; nothing when nothing was counted."""
+    from goodnet.core.rates import Rate
+
+    interval = Rate(hits, count).interval()
+    return "" if interval is None else f" (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"

@@ -18,7 +18,7 @@ class Samples:
         images: uint8 (N, C, H, W); may be memory-mapped, so treat it as read-only.
         labels: int64 (N,), or None for unlabelled images.
         ids: int64 (N,), positions in the data set that the samples came from; kept by ``pick``.
-        sources: int64 (N,), the camera or uploader of each image, or None.
+        sources: int64 (N,), the camera, uploader or recording of each image, or None.
         class_names: name of label 0, 1, ...; empty when unknown.
         notes: what the loader wants a person to know, such as files that were skipped.
     """
@@ -63,6 +63,21 @@ class Samples:
         """The samples in random order; at most ``limit`` of them."""
         return self.pick(torch.randperm(len(self), generator=generator)[:limit])
 
+    def split(self, share: float, generator: torch.Generator) -> tuple["Samples", "Samples"]:
+        """About ``share`` of the samples, in [0, 1], and the rest, drawn at random; either may be empty.
+
+        All images of one source go to the same side, because frames of one recording are nearly copies of each other;
+        with two sources or more neither side is empty then. Without sources, or with one, the draw is image by image.
+        """
+        order = torch.randperm(len(self), generator=generator)
+        first = torch.arange(len(self)) < round(len(self) * share)
+        if self.sources is not None:
+            sizes, groups = _groups(self.sources[order])
+            if len(sizes) > 1:
+                ends = sizes.cumsum(0)[:-1]  # images on the first side, with the first source, the first two ...
+                first = groups <= (ends - len(self) * share).abs().argmin()
+        return self.pick(order[first]), self.pick(order[~first])
+
     def without_labels(self) -> "Samples":
         return replace(self, labels=None)
 
@@ -97,3 +112,11 @@ class Samples:
                 images = F.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
             parts.append(images.round().clamp(0, 255).byte())
         return replace(self, images=torch.cat(parts) if parts else self.images.new_zeros((0, *shape)))
+
+
+def _groups(sources: Tensor) -> tuple[Tensor, Tensor]:
+    """How many images each source has, sources in the order of their first image; and the place there of each image."""
+    _, group, sizes = sources.unique(return_inverse=True, return_counts=True)
+    first = torch.full_like(sizes, len(sources)).scatter_reduce(0, group, torch.arange(len(sources)), "amin")
+    order = first.argsort()
+    return sizes[order], order.argsort()[group]

@@ -1,6 +1,7 @@
 """GTSRB, the German Traffic Sign Recognition Benchmark, as published: frames, regions of interest, class ids in CSV."""
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ CLASS_NAMES = tuple(_NAMES.split(","))
 _TRAINING_FOLDERS = ("Final_Training/Images", "Training", ".")
 _TEST_FOLDERS = ("Final_Test/Images", ".")
 _TEST_TABLES = ("GT-final_test.csv", "../GT-final_test.csv", "../../GT-final_test.csv", "../../../GT-final_test.csv")
+_TRACK = re.compile(r"(\d+)_\d+\.\w+")  # frame 12 of track 0 is 00000_00012.ppm
 _MOST_TABLE_BYTES = 64 * 2**20
 _BOX = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
 
@@ -51,6 +53,8 @@ def load(path: Path, selection: Selection, *, crop: bool = True) -> Samples:
     Without the cut, public models trained on cut frames lose about a fifth of their accuracy. Class ids are those of
     the CSV files; the region is left and top inclusive, right and bottom exclusive.
 
+    Frames for training come in tracks, about 30 pictures of one sign from one drive by; the track is their source.
+
     Source: Stallkamp et al., Man vs. computer, Neural Networks 2012.
 
     Args:
@@ -71,14 +75,24 @@ def load(path: Path, selection: Selection, *, crop: bool = True) -> Samples:
     positions = selection.positions(len(pictures))
     decoded = decode_all([pictures[position] for position in positions], path, selection.shape or SHAPE)
     kept = torch.from_numpy(positions[decoded.kept])
+    tracks = _tracks(pictures)
     note = "frames are cut to the region of interest" if crop else "frames are whole, with the border around the sign"
     return Samples(
         images=decoded.images,
         labels=torch.tensor(labels)[kept],
         ids=kept,
+        sources=None if tracks is None else tracks[kept],
         class_names=CLASS_NAMES,
         notes=(note, *decoded.notes),
     )
+
+
+def _tracks(pictures: list[Picture]) -> torch.Tensor | None:
+    """The track of each picture, int64, counted over all folders; None where file names do not say it."""
+    names = [(picture.path.parent, _TRACK.fullmatch(picture.path.name)) for picture in pictures]
+    numbers: dict[tuple[Path, str], int] = {}
+    tracks = [numbers.setdefault((folder, match[1]), len(numbers)) for folder, match in names if match is not None]
+    return torch.tensor(tracks) if tracks and len(tracks) == len(pictures) else None
 
 
 def _tables(path: Path) -> dict[str, _Tables]:

@@ -1,5 +1,6 @@
 """Where truth meets a result: metrics that keep their counts. ``docs/metrics.md`` defines each of them."""
 
+from goodnet.core.rates import Rate
 from goodnet.evaluation.auroc import Ranking, ranking, roc_points
 from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
 from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
@@ -7,7 +8,7 @@ from goodnet.evaluation.files import FileEvaluation, evaluate_file
 from goodnet.evaluation.goodnets import GoodNetOutcome, measure_goodnet
 from goodnet.evaluation.plan import Plan, plan_of, read_plan
 from goodnet.evaluation.pruned import pruning_rates
-from goodnet.evaluation.rates import Change, Rate, accuracy_per_class, clean_accuracy, harm_per_class
+from goodnet.evaluation.rates import Change, accuracy_per_class, clean_accuracy, harm_per_class
 from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
 from goodnet.evaluation.seeds import Spread, paired_difference, spread
 from goodnet.evaluation.stamped import (

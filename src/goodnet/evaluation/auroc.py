@@ -12,8 +12,8 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from goodnet.core.rates import check_confidence
 from goodnet.evaluation._arrays import Values, scores_and_truth
-from goodnet.evaluation.rates import check_confidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from goodnet.core.rates import Rate
 from goodnet.errors import ParameterError
 from goodnet.evaluation._arrays import Values, mask_of, same_length, scores_and_truth
-from goodnet.evaluation.rates import Rate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from goodnet.attacks._base import Attack, to_bytes
 from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.rates import Rate
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld, ParameterError
-from goodnet.evaluation.rates import Change, Rate, clean_accuracy, harm_per_class
+from goodnet.evaluation.rates import Change, clean_accuracy, harm_per_class
 from goodnet.evaluation.repair import defense_effectiveness, repair_succeeded
 from goodnet.evaluation.stamped import attack_success, recovered_accuracy
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from goodnet.attacks._base import Attack, to_bytes
+from goodnet.core.rates import Rate
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld
-from goodnet.evaluation.rates import Rate
 from goodnet.evaluation.stamped import NPlusOneRates, n_plus_one_on_clean, n_plus_one_on_stamped
 from goodnet.guard.goodnet import GoodNet
 

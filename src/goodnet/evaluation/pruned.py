@@ -4,9 +4,10 @@ from torch import Tensor
 
 from goodnet.attacks._base import Attack, to_bytes
 from goodnet.core.classifier import Classifier
+from goodnet.core.rates import Rate
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld
-from goodnet.evaluation.rates import Rate, clean_accuracy
+from goodnet.evaluation.rates import clean_accuracy
 from goodnet.evaluation.stamped import attack_success
 from goodnet.repair.pruning import Pruning, pruning_curve
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from goodnet.core.rates import Rate
 from goodnet.errors import ParameterError
 from goodnet.evaluation._arrays import Values, labels_of, mask_of, same_length
-from goodnet.evaluation.rates import Rate
 
 
 def attack_success(answers: Values, labels: Values, goals: Values | None, victims: Values | None = None) -> Rate:

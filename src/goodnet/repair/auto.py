@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
@@ -15,6 +13,7 @@ from goodnet.repair._base import Fixed, Repairer, repairers
 from goodnet.repair._tuning import new_seed
 from goodnet.repair.head_unlearning import HeadUnlearning
 from goodnet.repair.proof import Proof, prove
+from goodnet.repair.retuning import Retuned, retune
 from goodnet.repair.unlearning import Unlearning
 
 # cheapest first; the methods of one candidate follow each other
@@ -30,7 +29,7 @@ _HARMLESS = 0.01  # share of right answers that may go without a word
 @repairers.register(
     Card(
         name="auto",
-        version=1,
+        version=2,
         needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN | Needs.TRIGGERS,
         uses=Needs.CLEAN_LABELS,
         source="goodnet",
@@ -44,9 +43,9 @@ class Auto(Repairer):
 
     What it does: keeps a part of the clean images aside; runs unlearning, head unlearning, and the one after the other.
     Of those that keep accuracy (without labels: agreement with the suspect) and stop the reconstructed triggers on the
-    images aside, it takes the one with the most accuracy and the most stamped images that get their right answer back;
-    one that costs more than a point of accuracy only where there is no other. When none will do, the suspect comes back
-    as it was.
+    images aside, it takes one that costs a point of accuracy at most before others, then one whose triggers do not come
+    back in the retuning gate, then the one with the most accuracy and the most stamped images that get their right
+    answer back. When none will do, the suspect comes back as it was.
     Needs: the model, its gradients, clean images, and triggers from an audit.
     Limits: the judgement knows the reconstructed triggers only. A combination is never better judged than the number of
     images aside allows.
@@ -64,11 +63,9 @@ class Auto(Repairer):
         assert suspect is not None
         assert clean is not None
         assert triggers is not None
-        clean = clean.shuffled(run.generator)
-        cut = max(1, round(len(clean) * (1 - self.aside)))
-        tuning, aside = clean.pick(torch.arange(cut)), clean.pick(torch.arange(cut, len(clean)))
+        tuning, aside = clean.split(1 - self.aside, run.generator)
         tried: list[dict[str, Any]] = []
-        best: tuple[tuple[bool, float], str, Classifier] | None = None
+        best: tuple[tuple[bool, bool, float], str, Classifier] | None = None
         names = list(_CANDIDATES)[: self.most_candidates]
         for number, name in enumerate(names):
             run.progress(number / len(names), f"{name} ({number + 1} of {len(names)})")
@@ -80,9 +77,12 @@ class Auto(Repairer):
                 continue
             proof = prove(suspect, model, aside, triggers)
             accepted = proof.accepts(most_drop=self.most_drop, most_success=self.most_success)
-            tried.append({"candidate": name, "accepted": accepted, **proof.as_json()})
-            if accepted and (best is None or _worth(proof) > best[0]):
-                best = _worth(proof), name, model
+            retuned = retune(model, tuning, aside, triggers, run) if accepted else ()
+            told = [one.as_json() for one in retuned]
+            tried.append({"candidate": name, "accepted": accepted, **proof.as_json(), "retuned": told})
+            worth = _worth(proof, retuned)
+            if accepted and (best is None or worth > best[0]):
+                best = worth, name, model
             if run.seconds_left() < 0:
                 break
         chosen = "nothing: the suspect as it was" if best is None else best[1]
@@ -95,9 +95,10 @@ class Auto(Repairer):
         )
 
 
-def _worth(proof: Proof) -> tuple[bool, float]:
-    """Larger is better: those that harm hardly at all first, then kept and recovered answers."""
-    return proof.drop <= _HARMLESS, -proof.drop + proof.recovered - proof.success
+def _worth(proof: Proof, retuned: tuple[Retuned, ...]) -> tuple[bool, bool, float]:
+    """Larger is better: what harms hardly at all, then what is not only suppressed, then kept and recovered answers."""
+    removed = not any(one.suppressed for one in retuned)
+    return proof.drop <= _HARMLESS, removed, -proof.drop + proof.recovered - proof.success
 
 
 def _in_turn(methods: tuple[Repairer, ...], defender: Defender, run: Run) -> Classifier:

@@ -12,7 +12,8 @@ from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
-from goodnet.core.run import Progress
+from goodnet.core.rng import isolated_rng
+from goodnet.core.run import Progress, Run
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
@@ -22,6 +23,7 @@ from goodnet.models.load import load_model
 from goodnet.repair._base import Repaired, Repairer
 from goodnet.repair._reconstruct import reconstruct
 from goodnet.repair.proof import Proof, prove
+from goodnet.repair.retuning import Retuned, retune
 
 _AUDIT_SHARE = 0.5  # of the budget
 
@@ -32,24 +34,27 @@ class FileRepair:
 
     Attributes:
         suspect: the model as it was.
+        aside: the images that neither the audit nor the repairer saw.
+        reason: why the repaired model was accepted, or why not, in a sentence for a person.
         verdict: of the audit that gave the triggers; None where the method needs none, or where they, or the targets,
             were given.
+        triggers: those that the repairer was given.
         repaired: the repairer's answer; None when there was nothing to repair.
-        aside: the images that neither the audit nor the repairer saw.
-        triggers: the reconstructed ones that the repairer was given.
         proof: on the images aside; None when there was nothing to repair.
+        retuned: whether each trigger comes back when a few images show it again; empty without triggers, or where the
+            repaired model was not accepted.
         accepted: whether the repaired model may take the suspect's place.
-        reason: why, or why not, in a sentence for a person.
     """
 
     suspect: Classifier
-    verdict: Verdict | None
-    repaired: Repaired | None
     aside: Samples
-    triggers: tuple[Trigger, ...]
-    proof: Proof | None
-    accepted: bool
     reason: str
+    verdict: Verdict | None = None
+    triggers: tuple[Trigger, ...] = ()
+    repaired: Repaired | None = None
+    proof: Proof | None = None
+    retuned: tuple[Retuned, ...] = ()
+    accepted: bool = False
 
     @property
     def model(self) -> Classifier:
@@ -123,11 +128,10 @@ def set_aside(samples: Samples, share: float, seed: int) -> tuple[Samples, Sampl
     Raises:
         NotHeld: there are too few for both.
     """
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    cut = round(len(samples) * (1 - share))
-    if not 0 < cut < len(samples):
+    mine, aside = samples.split(1 - share, torch.Generator().manual_seed(seed))
+    if not len(mine) or not len(aside):
         raise NotHeld(f"{len(samples)} clean images are too few to repair a model and prove it; give some hundreds")
-    return samples.pick(order[:cut]), samples.pick(order[cut:])
+    return mine, aside
 
 
 def flagged_triggers(verdict: Verdict) -> tuple[Trigger, ...]:
@@ -178,12 +182,9 @@ def repair_model(
         if not triggers or missing:
             return FileRepair(
                 suspect=model,
-                verdict=verdict,
-                repaired=None,
                 aside=aside,
+                verdict=verdict,
                 triggers=triggers,
-                proof=None,
-                accepted=False,
                 reason=_nothing_to_work_on(verdict, missing),
             )
         defender = replace(defender, triggers=triggers)
@@ -192,13 +193,18 @@ def repair_model(
     proof = prove(model, repaired.model, aside, defender.triggers or ())
     reverted = bool(repaired.notes.get("reverted"))
     accepted = not reverted and proof.accepts(most_drop=most_drop, most_success=most_success)
+    retuned: tuple[Retuned, ...] = ()
+    if accepted and defender.triggers:
+        with isolated_rng(seed) as generator:
+            retuned = retune(repaired.model, clean, aside, defender.triggers, Run(generator))
     return FileRepair(
         suspect=model,
-        verdict=verdict,
-        repaired=repaired,
         aside=aside,
+        verdict=verdict,
         triggers=defender.triggers or (),
+        repaired=repaired,
         proof=proof,
+        retuned=retuned,
         accepted=accepted,
         reason=_reason(proof, accepted, reverted, most_drop, most_success),
     )
@@ -239,7 +245,10 @@ def _reason(proof: Proof, accepted: bool, reverted: bool, most_drop: float, most
         if proof.triggers
         else "no trigger was reconstructed, so that nothing is proved about a backdoor"
     )
-    told = f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}"
+    told = (
+        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}; "
+        f"so many images tell {kept} to {100 * proof.margin:.1f} points either way"
+    )
     if accepted:
         return told
     return f"{told}: not good enough (at most {most_drop:.0%} and {most_success:.0%}), so the old model stays"

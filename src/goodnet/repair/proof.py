@@ -1,12 +1,13 @@
 """Proof: what a repair kept and what it removed, on images that it never saw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.rates import Rate
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 
@@ -27,6 +28,10 @@ class TriggerProof:
     after: int
     recovered: int
     count: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, and the 95 % interval of each share, as JSON values."""
+        return {**asdict(self), "intervals_95": _intervals(self.count, asdict(self), ("before", "after", "recovered"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +67,29 @@ class Proof:
         shares = [one.recovered / one.count for one in self.triggers if one.count]
         return sum(shares) / len(shares) if shares else 1.0
 
+    @property
+    def margin(self) -> float:
+        """How far the share that is right after the repair may be off either way, at 95 %; 1 without images.
+
+        The farther end of the exact interval, in [0, 1]. ``accepts`` compares the shares themselves all the same.
+        """
+        kept = Rate(self.after, self.count)
+        share, interval = kept.value, kept.interval()
+        return 1.0 if share is None or interval is None else max(share - interval[0], interval[1] - share)
+
     def accepts(self, *, most_drop: float, most_success: float) -> bool:
         """Whether the repaired model may take the suspect's place."""
         return self.drop <= most_drop and self.success <= most_success
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
-        return {**asdict(self), "triggers": [asdict(one) for one in self.triggers], "drop": self.drop}
+        """All of it as JSON values, with the 95 % interval of each share."""
+        return {
+            **asdict(self),
+            "triggers": [one.as_json() for one in self.triggers],
+            "drop": self.drop,
+            "margin_95": self.margin,
+            "intervals_95": _intervals(self.count, asdict(self), ("before", "after")),
+        }
 
 
 def prove(suspect: Classifier, repaired: Classifier, held_out: Samples, triggers: Sequence[Trigger]) -> Proof:
@@ -85,6 +106,11 @@ def prove(suspect: Classifier, repaired: Classifier, held_out: Samples, triggers
         count=len(held_out),
         triggers=tuple(_proof_of(trigger, suspect, repaired, held_out, old, wanted) for trigger in triggers),
     )
+
+
+def _intervals(count: int, counts: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The exact interval of each share; None when nothing was counted."""
+    return {name: Rate(counts[name], count).as_json()["interval_95"] for name in names}
 
 
 def _proof_of(

@@ -90,6 +90,14 @@ def what_was_learned_can_be_carried_over(method: type[Attack], world: World) -> 
     require(torch.equal(again.stamp(images), attack.stamp(images)), "the attack made anew stamps otherwise")
 
 
+def what_was_learned_is_not_learned_anew(method: type[Attack], world: World) -> None:
+    """Who poisons again with an attack that has its trigger, under whatever seed, poisons with that trigger."""
+    attack = quick(method).poison(world.samples).attack
+    again = attack.poison(world.samples, seed=1).attack
+    kept = again.learned.keys() == attack.learned.keys()
+    require(kept and all(again.learned[name] is attack.learned[name] for name in attack.learned), "it is learned anew")
+
+
 def stamped_images_are_images(method: type[Attack], world: World) -> None:
     """Stamping keeps the shape and [0, 1], changes something, and leaves the images that it was given alone."""
     attack = quick(method)
@@ -111,5 +119,6 @@ CHECKS: tuple[Check, ...] = (
     poisoning_rate_is_met,
     training_gives_a_model_and_leaves_the_caller_alone,
     what_was_learned_can_be_carried_over,
+    what_was_learned_is_not_learned_anew,
     stamped_images_are_images,
 )

@@ -16,14 +16,17 @@ from goodnet.core.classifier import Classifier
 from goodnet.core.params import make
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
-from goodnet.errors import NotApplicable
-from goodnet.evaluation import evaluate, pruning_rates
+from goodnet.errors import NotApplicable, NotHeld
+from goodnet.evaluation import evaluate, measure_goodnet, pruning_rates
+from goodnet.guard.calibration import fit_goodnet
+from goodnet.guard.rules import RULES
 from goodnet.models.save import save_model
 from goodnet.repair._base import Repairer, repairers
 from goodnet.repair.files import FileRepair, repair_model
 from goodnet.repair.fine_pruning import FinePruning
 from goodnet.repair.pruning import Pruning
 
+_FALSE_ALARMS = 0.02  # that a GoodNet is fitted to, as in goodnet repair
 _ALONG = 1000  # images that a pruning curve is measured on, clean and stamped
 
 
@@ -40,13 +43,11 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         held = held.without_labels()
     clean, aside = clean_and_aside(held, parameters["seed"])
     audit, found = reconstructed(cell.needs[0], store) if parameters["triggers"] == "audit" else (None, ())
-    made: FileRepair | str
     if audit is not None and not found:
-        made = f"the audit names no label to repair ({audit['reason']})"
+        made = _unchanged(suspect, aside, f"the audit names no label to repair ({audit['reason']})")
     else:
         made = _repaired(suspect, repairer, clean, aside, attack, found, parameters)
-    told = _told(made)
-    after = made.repaired.model if isinstance(made, FileRepair) and made.repaired is not None else suspect
+    after = suspect if made.repaired is None else made.repaired.model
     if after is not suspect:
         save_model(after, folder / "model")
     evaluation = evaluate(suspect, after, rest, attack).as_json()
@@ -56,11 +57,12 @@ def repair(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[st
         **evaluation["before"],
         **({"clean_accuracy": None} if own_answers else {}),
         "repair": {
-            **told,
+            **_told(made),
             "audit": audit,
             "own_answers": own_answers,
             "evaluation": evaluation,
-            "curve": None if after is suspect else _curve(suspect, repairer, clean, rest, attack),
+            "goodnets": _goodnets(made, rest, attack),
+            "curve": None if made.repaired is None else _curve(suspect, repairer, clean, rest, attack),
         },
     }
 
@@ -73,8 +75,8 @@ def _repaired(
     attack: Attack | None,
     found: tuple[Trigger, ...],
     parameters: Mapping[str, Any],
-) -> FileRepair | str:
-    """As ``goodnet repair``, or why it cannot be; truth is handed over only where the row says so."""
+) -> FileRepair:
+    """As ``goodnet repair``; truth is handed over only where the row says so."""
     known = parameters["triggers"]
     parts = attack.parts() if attack is not None and known in ("target", "original") else ()
     try:
@@ -88,18 +90,39 @@ def _repaired(
             seed=parameters["seed"],
         )
     except NotApplicable as error:
-        return str(error)
+        return _unchanged(suspect, aside, str(error))
 
 
-def _told(made: FileRepair | str) -> dict[str, Any]:
-    """What the defender knows, as JSON values."""
-    reason, whole = (made, None) if isinstance(made, str) else (made.reason, made)
-    repaired, proof = (None, None) if whole is None else (whole.repaired, whole.proof)
+def _unchanged(suspect: Classifier, aside: Samples, reason: str) -> FileRepair:
+    return FileRepair(suspect=suspect, aside=aside, reason=reason)
+
+
+def _goodnets(made: FileRepair, rest: Samples, attack: Attack | None) -> dict[str, Any]:
+    """What suspect and repaired model do together, by rule; each as ``goodnet repair`` fits it, or why it cannot be."""
+    answers: dict[str, Any] = {}
+    if made.repaired is None:
+        return answers
+    for rule in RULES:
+        try:
+            goodnet = fit_goodnet(
+                made.suspect, made.repaired.model, made.aside, rule=rule, rate=_FALSE_ALARMS, triggers=made.triggers
+            )
+        except NotHeld as error:
+            answers[rule] = {"reason": str(error)}
+        else:
+            measured = measure_goodnet(goodnet, rest, attack).as_json()
+            answers[rule] = {"thresholds": goodnet.rule.thresholds(), **measured}
+    return answers
+
+
+def _told(made: FileRepair) -> dict[str, Any]:
+    repaired = made.repaired
     return {
         "made": repaired is not None,
-        "accepted": whole is not None and whole.accepted,
-        "reason": reason,
-        "proof": None if proof is None else proof.as_json(),
+        "accepted": made.accepted,
+        "reason": made.reason,
+        "proof": None if made.proof is None else made.proof.as_json(),
+        "retuned": [one.as_json() for one in made.retuned],
         "notes": {} if repaired is None else dict(repaired.notes),
         "evidence": {} if repaired is None else dict(repaired.evidence),
         "seconds": 0.0 if repaired is None else repaired.provenance.seconds,
