@@ -24,7 +24,8 @@ def principal(values: Tensor, dimensions: int) -> Tensor:
         return (centered @ basis).float()
     found = torch.linalg.eigh(centered @ centered.T)
     strengths: Tensor = found.eigenvalues.flip(0)[:wanted].clamp_min(0).sqrt()
-    return (strengths * found.eigenvectors.flip(1)[:, :wanted]).float()
+    components: Tensor = found.eigenvectors.flip(1)[:, :wanted] * strengths
+    return components.float()
 
 
 def reduced(values: Tensor, dimensions: int, how: Literal["ica", "pca"], generator: torch.Generator) -> Tensor:

@@ -143,4 +143,5 @@ def whitening(covariance: Tensor) -> Tensor:
     """float32 (D, D): multiplied with it, rows of this covariance have unit covariance."""
     found = torch.linalg.eigh(covariance)
     deviations: Tensor = found.eigenvalues.clamp_min(1e-6 * float(found.eigenvalues.max())).sqrt()
-    return (found.eigenvectors / deviations).float()
+    scaled: Tensor = found.eigenvectors / deviations
+    return scaled.float()

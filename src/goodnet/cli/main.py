@@ -10,6 +10,7 @@ import goodnet
 from goodnet.cli import _outcome, bank, bench
 from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
+from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
@@ -43,6 +44,7 @@ def goodnet_(
     Examples:
       goodnet audit model.h5 --data clean/ --out report/
       goodnet repair model.h5 --data clean/ --out repaired/
+      goodnet cleanse photos/ --out cleansed/
       goodnet scan model.pt
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
@@ -54,6 +56,7 @@ def goodnet_(
 app.command("audit")(audit)
 app.command("scan")(scan)
 app.command("repair")(repair)
+app.command("cleanse")(cleanse)
 app.command("list")(listing)
 app.command("attack")(attack)
 app.command("train")(train)
