@@ -8,7 +8,7 @@ import torch
 import goodnet
 from goodnet.attacks import Poisoned
 from goodnet.attacks.badnets import BadNets
-from goodnet.core.classifier import Classifier
+from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.samples import Samples
 from goodnet.models import architectures
 from goodnet.training import Recipe, fit
@@ -68,13 +68,21 @@ def planted() -> PlantedWorld:
 
 
 @pytest.fixture(scope="session")
-def dirty(planted: PlantedWorld) -> DirtyWorld:
-    train = goodnet.load_data("digits")
-    poisoned = replace(planted.attack, poisoning_rate=0.04).poison(train)  # a third of the target's label
+def dirty() -> DirtyWorld:
+    train, recipe = goodnet.load_data("digits"), replace(RECIPE, epochs=8)
+    start = goodnet.untrained("small_cnn_bn:width=8", train)
+    attack = BadNets(target=TARGET, size=6, row=2, column=2, poisoning_rate=0.04)
+    poisoned = attack.poison(train)  # a fourth of the target's label
     return DirtyWorld(
         poisoned=poisoned,
         clean_set=train,
-        model=fit(untrained(), poisoned.samples, RECIPE),
-        twin=planted.twin,
-        held=planted.clean,
+        model=fit(start, poisoned.samples, recipe),
+        twin=fit(start, train, recipe),
+        held=goodnet.load_data("digits", split="test"),
     )
+
+
+def success_of(model: Classifier, world: DirtyWorld) -> float:
+    """How often images of other labels, stamped, are answered as the target."""
+    others = world.held.pick(world.held.labels != TARGET)
+    return float((predictions(model, world.poisoned.attack.stamp(others.floats())).argmax(1) == TARGET).float().mean())

@@ -21,6 +21,7 @@ from goodnet.training import Recipe
 
 _MOST_FOR_SILHOUETTE = 2000  # rows; its price grows with their square
 _RULES = ("exclusion", "silhouette", "size", "distance")
+_BATCH = 64
 _LEARNED = 0.5  # share of a label's larger group that a retrained network must know before it is asked about the rest
 
 
@@ -32,7 +33,7 @@ _LEARNED = 0.5  # share of a label's larger group that a retrained network must 
         source="Chen et al., Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering, 2018",
         summary="two clusters per label; a network trained without the smaller ones says which do not belong",
         assumes=("poison is the smaller part of its label", "the model has learned the backdoor"),
-        quick={"epochs": 1},
+        quick={"epochs": 1, "fewest_steps": 0},
     )
 )
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,20 @@ class ActivationClustering(Cleanser):
     of its label forms no group. Exclusion tells dirty labels, not clean-label poison. silhouette and size take natural
     groups for poison: they cost clean sets much.
     Source: Chen et al., Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering, 2018. 35 % and
-    0.10 are its bounds, the ratio 1 is that of its exclusionary reclassification.
+    0.10 are its bounds, the ratio 1 is that of its exclusionary reclassification. It takes independent components; the
+    principal ones are what its authors' library, ART, does without being asked.
     """
 
     decide: Literal["exclusion", "silhouette", "size", "distance"] = param(
         "exclusion", choices=_RULES, doc="what speaks against a label's smaller group"
     )
     dimensions: int = param(10, low=1, doc="to which features are reduced")
-    reduction: Literal["ica", "pca"] = param("ica", choices=("ica", "pca"), doc="independent or principal components")
+    reduction: Literal["ica", "pca"] = param("pca", choices=("ica", "pca"), doc="independent or principal components")
     largest_share: float = param(0.35, low=0.0, high=0.5, doc="for size and silhouette: groups below are suspicious")
     silhouette_bound: float = param(0.1, low=-1.0, high=1.0, doc="for silhouette: better separated is suspicious")
     exclusion_ratio: float = param(1.0, low=0.0, doc="for exclusion: most frequent other label against the own")
     epochs: int = param(10, low=1, doc="for exclusion: passes of the training")
+    fewest_steps: int = param(1000, low=0, doc="for exclusion: more passes where these are fewer steps")
     layer: str = param("", doc="whose output is clustered; empty for what the last linear layer is given")
 
     def _score(self, defender: Defender, run: Run) -> Scored:
@@ -118,7 +121,12 @@ class ActivationClustering(Cleanser):
         rest = torch.ones(len(held), dtype=torch.bool)
         for label, where in places.items():
             rest[where] = ~splits[label].small
-        recipe = Recipe(epochs=self.epochs, learning_rate=1e-3, optimizer="adam", batch_size=64)
+        recipe = Recipe(
+            epochs=max(self.epochs, self.fewest_steps * _BATCH // max(int(rest.sum()), 1)),
+            learning_rate=1e-3,
+            optimizer="adam",
+            batch_size=_BATCH,
+        )
         seed = int(torch.randint(2**31, (1,), generator=run.generator))
         answers = predictions(trained_anew(model, held.pick(rest), recipe, run, seed=seed), held.images).argmax(1)
         found = {}

@@ -18,7 +18,6 @@ from goodnet.errors import NotApplicable, NotHeld
 
 _FOLDS = 5
 _FEWEST = 4  # clean images of a label, to have a median deviation
-_SMALL = 1e-6  # below it an entry of a Gram matrix is no number to divide by
 
 
 @cleansers.register(
@@ -137,7 +136,12 @@ def usual_range(entries: Tensor, width: float) -> tuple[Tensor, Tensor]:
 
 
 def deviation(entries: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(N,): mean over columns of how far a value lies outside its range, in units of the bound that it leaves."""
-    below = (low - entries).clamp_min(0) / low.abs().clamp_min(_SMALL)
-    above = (entries - high).clamp_min(0) / high.abs().clamp_min(_SMALL)
+    """(N,): mean over columns of how far a value lies outside its range, in units of the bound that it leaves.
+
+    A bound near 0, of features that are hardly ever active, would make any activity count without limit: units are at
+    least the mean size of all bounds.
+    """
+    smallest = torch.stack((low, high)).abs().mean().clamp_min(1e-12)
+    below = (low - entries).clamp_min(0) / low.abs().clamp_min(smallest)
+    above = (entries - high).clamp_min(0) / high.abs().clamp_min(smallest)
     return (below + above).mean(1)
