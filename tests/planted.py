@@ -73,9 +73,12 @@ def dirty() -> DirtyWorld:
     start = goodnet.untrained("small_cnn_bn:width=8", train)
     attack = BadNets(target=TARGET, size=6, row=2, column=2, poisoning_rate=0.04)
     poisoned = attack.poison(train)  # a fourth of the target's label
+    sources = torch.arange(len(train)) % 10
+    tainted = torch.where(poisoned.mask, 7, sources)  # one uploader brings all of the poison
+    poisoned = replace(poisoned, samples=replace(poisoned.samples, sources=tainted))
     return DirtyWorld(
         poisoned=poisoned,
-        clean_set=train,
+        clean_set=replace(train, sources=sources),
         model=fit(start, poisoned.samples, recipe),
         twin=fit(start, train, recipe),
         held=goodnet.load_data("digits", split="test"),

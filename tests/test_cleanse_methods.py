@@ -16,6 +16,7 @@ from goodnet.cleanse.beatrix import deviation, gram_entries, usual_range
 from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
+from goodnet.cleanse.spectre import Spectre, quantum_entropy, robustly_whitened
 from goodnet.cleanse.strip import certainty
 from goodnet.core.classifier import Classifier
 from goodnet.core.samples import Samples
@@ -136,7 +137,7 @@ def test_a_label_stands_out_only_among_enough_labels_that_differ():
 
 def test_in_a_flagged_label_the_smaller_group_goes_and_the_larger_stays():
     held, mask = with_poison(pixels(1000))
-    for decide in ("size", "silhouette"):
+    for decide in ("size", "silhouette", "outstanding"):
         cleansed = ActivationClustering(decide=decide).run(goodnet.Defender(model=transparent(), training_set=held))
         mine = held.labels == 3
         assert torch.equal(~cleansed.keep[mine], mask[mine])
@@ -144,24 +145,44 @@ def test_in_a_flagged_label_the_smaller_group_goes_and_the_larger_stays():
         assert (finding.removed, finding.details["share"]) == (30, pytest.approx(30 / int(mine.sum())))
 
 
-def test_size_alone_costs_a_clean_set_much_and_exclusion_nothing():
+def test_size_alone_costs_a_clean_set_much_and_what_stands_out_among_labels_nothing():
     held = pixels(600)
-    held.images[:, 0, 1, 1] = (held.labels * 25).byte()  # labels can be learned
-    held.images[:, 0, 2, 2] = torch.where(torch.rand(600, generator=generator()) < 0.3, 255, 0).byte()  # natural groups
+    groups = torch.rand(600, generator=generator()) < 0.3  # within each label, as there are in nature
+    held.images[:, 0, 2, 2] = torch.where(groups, 255, 0).byte()
     defender = goodnet.Defender(model=transparent(), training_set=held)
     assert float((~ActivationClustering(decide="size").run(defender).keep).float().mean()) > 0.1
-    exclusion = ActivationClustering(epochs=60).run(defender)
-    learned = [one.details["learned"] for one in exclusion.per_class]
-    assert max(learned) > 0.5
-    assert bool(exclusion.keep.all())
+    assert bool(ActivationClustering().run(defender).keep.all())
+
+
+def one_bright_pixel_per_label(count: int) -> Samples:
+    held = pixels(count)
+    held.images.view(count, -1)[torch.arange(count), held.labels] = 255
+    return held
+
+
+def test_exclusion_takes_out_what_belongs_elsewhere_and_keeps_natural_groups():
+    clean = one_bright_pixel_per_label(1000)
+    chosen = (clean.labels != 3).nonzero()[:30, 0]
+    natural = (clean.labels == 5).nonzero()[:25, 0]
+    images, labels = clean.images.clone(), clean.labels.clone()
+    images[chosen, 0, 3, 3], images[natural, 0, 3, 2] = 255, 255
+    labels[chosen] = 3
+    defender = goodnet.Defender(model=transparent(), training_set=Samples(images, labels=labels))
+    exclusion = ActivationClustering(decide="exclusion", fewest_steps=3000).run(defender)
+    assert sorted((~exclusion.keep).nonzero()[:, 0].tolist()) == chosen.tolist()
+    found = {one.label: one.details for one in exclusion.per_class}
+    assert found[5]["own"] > 10 * found[5]["other"]
 
 
 def test_a_network_that_learned_nothing_decides_nothing():
     held, _ = with_poison(pixels(300))
-    quick = ActivationClustering(epochs=1, fewest_steps=0)
-    cleansed = quick.run(goodnet.Defender(model=transparent(), training_set=held))
-    for finding in cleansed.per_class:
-        assert finding.details["learned"] >= 0.5 or finding.removed == 0
+    fast = {"epochs": 1, "fewest_steps": 0, "silhouette_bound": -1.0, "largest_share": 0.5}
+    cleansed = ActivationClustering(decide="exclusion", **fast).run(
+        goodnet.Defender(model=transparent(), training_set=held)
+    )
+    asked = [one for one in cleansed.per_class if "learned" in one.details]
+    assert asked
+    assert not [one for one in asked if one.details["learned"] < 0.5 and one.removed]
 
 
 # --- spectral signatures ---
@@ -191,6 +212,31 @@ def test_no_more_is_removed_than_one_and_a_half_times_the_share():
     held, _ = with_poison(pixels(1000))
     cleansed = SpectralSignatures(share=0.05).run(goodnet.Defender(model=transparent(), training_set=held))
     assert int((~cleansed.keep).sum()) == int(1.5 * 0.05 * int((held.labels == 3).sum()))
+
+
+# --- SPECTRE ---
+
+
+def test_whitening_is_that_of_most_rows():
+    rows = torch.randn(900, 3, generator=generator(), dtype=torch.float64) * torch.tensor([5.0, 1.0, 0.2])
+    outliers = torch.tensor([0.0, 0.0, 4.0]) + 0.1 * torch.randn(100, 3, generator=generator(1), dtype=torch.float64)
+    white = robustly_whitened(torch.cat((rows, outliers)), 0.2)
+    assert torch.allclose(white[:900].std(0), torch.ones(3, dtype=torch.float64), atol=0.25)
+    scores, sticking = quantum_entropy(torch.cat((rows, outliers)), 0.2, 4.0)
+    assert float(scores[900:].min()) > float(scores[:900].max())
+    assert sticking > 5 * quantum_entropy(rows, 0.2, 4.0)[1]
+
+
+def test_spectre_sees_few_samples_below_much_natural_variation():
+    clean = pixels(1000)
+    wide = (128 + 50 * torch.randn(1000, generator=generator(5))).clamp(0, 255).byte()
+    clean.images[:, 0, 2, 1] = wide
+    held, mask = with_poison(clean)
+    held.images[mask, 0, 0, 0] = 200
+    cleansed = Spectre().run(goodnet.Defender(model=transparent(), training_set=held))
+    assert float((~cleansed.keep)[mask].float().mean()) > 0.9
+    assert int((~cleansed.keep)[~mask].sum()) <= 5
+    assert bool(Spectre().run(goodnet.Defender(model=transparent(), training_set=clean)).keep.all())
 
 
 # --- SCAn ---

@@ -9,7 +9,10 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import silhouette_score
 from torch import Tensor
+
+_MOST_FOR_SILHOUETTE = 2000  # rows; its price grows with their square
 
 
 def principal(values: Tensor, dimensions: int) -> Tensor:
@@ -72,3 +75,11 @@ def two_means(values: Tensor, generator: torch.Generator) -> Split:
 
 def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**31 - 1, (1,), generator=generator))
+
+
+def silhouette(values: Tensor, small: Tensor, generator: torch.Generator) -> float:
+    """The mean silhouette of two groups of rows, of at most so many rows drawn at random; 0 where one is empty."""
+    chosen = torch.randperm(len(values), generator=generator)[:_MOST_FOR_SILHOUETTE]
+    if not 0 < int(small[chosen].sum()) < len(chosen):
+        return 0.0
+    return float(silhouette_score(values[chosen].numpy(), small[chosen].numpy()))

@@ -42,6 +42,7 @@ class LossIsolation(Cleanser):
     Needs: the training set, and the time of a short training. No model: a fully trained one fits everything.
     Limits: attacks that are learned slowly (SIG, adaptive blends, low shares) have ordinary losses. It isolates few
     samples surely, enough to unlearn with; it is not meant to find all. With fewer than five labels nothing stands out.
+    The passes are those of 50,000 images: on a set of a tenth nothing is learned yet, and ``epochs`` must be raised.
     Source: Li et al., Anti-Backdoor Learning, NeurIPS 2021: gamma, share, and the recipe; which labels is ours, with
     the bound of SCAn.
     """
