@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,12 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     wrong = call("cleanse", "digits", "--out", tmp_path)
     assert wrong.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_python_in_the_page_on_cleansing_runs(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "cleanse.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "docs/cleanse.md", "exec"), names)
+    assert len(names["kept"]) <= len(names["samples"])
+    assert capsys.readouterr().out.startswith("labels with an anomaly index")
