@@ -130,6 +130,9 @@ def test_a_label_stands_out_only_among_enough_labels_that_differ():
     assert outstanding({0: 1.0, 1: 1.1, 2: 0.9, 3: 50.0, 4: 1.0, 5: 1.05})[3] > 100
     assert set(outstanding({0: 1.0, 1: 99.0}).values()) == {0.0}
     assert max(outstanding(dict.fromkeys(range(10), 2.0)).values()) == 0
+    nearly_all_alike = {**dict.fromkeys(range(9), 0.0), 9: 0.02}
+    assert outstanding(nearly_all_alike)[9] > 100
+    assert outstanding(nearly_all_alike, error=0.01)[9] == pytest.approx(2)
 
 
 # --- activation clustering ---

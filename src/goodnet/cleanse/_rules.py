@@ -21,14 +21,20 @@ def robust_z(values: Tensor) -> Tensor:
     return offset / (_SIGMA * offset.abs().median()).clamp_min(1e-12)
 
 
-def outstanding(statistics: dict[int, float]) -> dict[int, float]:
-    """Label → anomaly index of its statistic among those of all labels; 0 for all where labels are too few."""
+def outstanding(statistics: dict[int, float], error: float = 0.0) -> dict[int, float]:
+    """Label (or source) → anomaly index of its statistic among those of all; 0 for all where these are too few.
+
+    Args:
+        statistics: what is compared; larger is more suspicious.
+        error: standard error of a statistic; their spread is never taken to be smaller, since chance makes as much.
+    """
     if len(statistics) < FEWEST_LABELS:
         return dict.fromkeys(statistics, 0.0)
     values = torch.tensor(list(statistics.values()), dtype=torch.float64)
-    offset = values - values.median()
+    offset = values - values.quantile(0.5)  # of an even number the mean of the middle two, unlike torch's median
     # numbers that hardly differ do not make anything outstanding
-    spread = (_SIGMA * offset.abs().median()).clamp_min(1e-3 * float(values.abs().median()) + 1e-12)
+    least = max(error, 1e-3 * float(values.abs().quantile(0.5)), 1e-12)
+    spread = (_SIGMA * offset.abs().quantile(0.5)).clamp_min(least)
     return dict(zip(statistics, (offset / spread).tolist(), strict=True))
 
 

@@ -1,5 +1,6 @@
 """Data provenance: a source whose labels no network confirms that has learned from the other sources."""
 
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class DataProvenance(Cleanser):
             for one in range(len(known))
             if int((source == one).sum()) >= FEWEST_SAMPLES
         }
-        flagged = [one for one, index in outstanding(shares).items() if index > OUTSTANDING]
+        flagged = [one for one, index in outstanding(shares, _error(shares, source)).items() if index > OUTSTANDING]
         in_flagged = torch.isin(source, torch.tensor(flagged, dtype=source.dtype))
         removed, places = in_flagged & contradicted, places_of(held.labels)
         return Scored(
@@ -107,6 +108,15 @@ class DataProvenance(Cleanser):
             trained = trained_anew(start, held.pick(rest), recipe, share_of, seed=seed)
             logits[~rest] = predictions(trained, held.images[~rest])
         return logits
+
+
+def _error(shares: dict[int, float], source: Tensor) -> float:
+    """Standard error of the share of a usual source."""
+    if not shares:
+        return 0.0
+    count = statistics.median(int((source == one).sum()) for one in shares)
+    usual = min(max(statistics.median(shares.values()), 1 / count), 0.5)
+    return float((usual * (1 - usual) / count) ** 0.5)
 
 
 def _part(run: Run, one: int, of: int) -> Progress:

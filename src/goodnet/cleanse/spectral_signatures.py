@@ -1,5 +1,6 @@
 """Spectral Signatures: poison lies far out along the direction in which the features of its label vary most."""
 
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,11 @@ class SpectralSignatures(Cleanser):
         for label, where in places.items():
             run.progress(label / (int(held.labels.max()) + 1), f"label {label}")
             scores[where] = robust_z(principal(seen[where], 1)[:, 0]).square()
-        indices = outstanding({label: float(scores[where].mean()) for label, where in places.items()})
+        usual_count = statistics.median(len(where) for where in places.values()) if places else 1
+        indices = outstanding(
+            {label: float(scores[where].mean()) for label, where in places.items()},
+            error=(2 / usual_count) ** 0.5,  # of a variance of normal values
+        )
         for label, where in places.items():
             if indices[label] > OUTSTANDING:
                 removed[where] = self._furthest(scores[where])
