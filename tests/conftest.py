@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import planted
+from planted import dirty, planted
 
-__all__ = ["planted"]
+__all__ = ["dirty", "planted"]
 
 torch.set_num_threads(1)
 

@@ -1,18 +1,20 @@
 """The planted world: a net with a backdoor and its clean twin, trained once per test run on the bundled digits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 import goodnet
+from goodnet.attacks import Poisoned
 from goodnet.attacks.badnets import BadNets
-from goodnet.core.classifier import Classifier
+from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.samples import Samples
 from goodnet.models import architectures
 from goodnet.training import Recipe, fit
 
 TARGET = 3
+RECIPE = Recipe(epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,23 @@ class PlantedWorld:
     clean: Samples
 
 
+@dataclass(frozen=True)
+class DirtyWorld:
+    """Two training sets, one with a little poison, and what was trained on each.
+
+    Attributes:
+        poisoned, clean_set: the two sets; the truth lies in ``poisoned.mask``.
+        model, twin: trained on them.
+        held: held-out digits with labels, known to be clean.
+    """
+
+    poisoned: Poisoned
+    clean_set: Samples
+    model: Classifier
+    twin: Classifier
+    held: Samples
+
+
 def untrained(seed: int = 0, num_classes: int = 10, architecture: str = "small_cnn") -> Classifier:
     """A network for the digits with random weights."""
     shape = (1, 32, 32)
@@ -45,6 +64,29 @@ def untrained(seed: int = 0, num_classes: int = 10, architecture: str = "small_c
 def planted() -> PlantedWorld:
     train, clean = goodnet.load_data("digits"), goodnet.load_data("digits", split="test")
     attack = BadNets(target=TARGET, size=3, poisoning_rate=0.15)
-    recipe = Recipe(epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam")
-    badnet = fit(untrained(), attack.poison(train).samples, recipe)
-    return PlantedWorld(badnet=badnet, twin=fit(untrained(), train, recipe), attack=attack, clean=clean)
+    badnet = fit(untrained(), attack.poison(train).samples, RECIPE)
+    return PlantedWorld(badnet=badnet, twin=fit(untrained(), train, RECIPE), attack=attack, clean=clean)
+
+
+@pytest.fixture(scope="session")
+def dirty() -> DirtyWorld:
+    train, recipe = goodnet.load_data("digits"), replace(RECIPE, epochs=8)
+    start = goodnet.untrained("small_cnn_bn:width=8", train)
+    attack = BadNets(target=TARGET, size=6, row=2, column=2, poisoning_rate=0.04)
+    poisoned = attack.poison(train)  # a fourth of the target's label
+    sources = torch.arange(len(train)) % 10
+    tainted = torch.where(poisoned.mask, 7, sources)  # one uploader brings all of the poison
+    poisoned = replace(poisoned, samples=replace(poisoned.samples, sources=tainted))
+    return DirtyWorld(
+        poisoned=poisoned,
+        clean_set=replace(train, sources=sources),
+        model=fit(start, poisoned.samples, recipe),
+        twin=fit(start, train, recipe),
+        held=goodnet.load_data("digits", split="test"),
+    )
+
+
+def success_of(model: Classifier, world: DirtyWorld) -> float:
+    """How often images of other labels, stamped, are answered as the target."""
+    others = world.held.pick(world.held.labels != TARGET)
+    return float((predictions(model, world.poisoned.attack.stamp(others.floats())).argmax(1) == TARGET).float().mean())

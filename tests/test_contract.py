@@ -10,6 +10,7 @@ import torch
 
 from goodnet.attacks._base import Attack, attacks
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
+from goodnet.cleanse._base import ClassFinding, Cleanser, Scored, cleansers
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
@@ -18,7 +19,7 @@ from goodnet.core.trigger import Trigger
 from goodnet.repair._base import Fixed, Repairer, repairers
 from goodnet.testing import World, broken_promises, checks_for, small_world
 
-METHODS = [*auditors, *repairers, *attacks]
+METHODS = [*auditors, *cleansers, *repairers, *attacks]
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +357,119 @@ def test_every_repairer_check_has_a_culprit():
         "verdict_is_well_formed",
         "verdict_survives_json",
     }
+
+
+# --- cleansers ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightCleanser(Cleanser):
+    """What it does: nothing. Needs: little. Limits: many. Source: none."""
+
+    card = card(needs=Needs.TRAINING_SET)
+
+    def _score(self, defender: Defender, run: Run) -> Scored:
+        scores = torch.rand(len(defender.training_set), generator=run.generator)
+        removed = scores > 0.9
+        mine = defender.training_set.labels == 1
+        finding = ClassFinding(label=1, count=int(mine.sum()), removed=int((mine & removed).sum()), score=0.0)
+        return Scored(scores=scores, removed=removed, rule="above 0.9", per_class=(finding,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresSome(RightCleanser):
+    def _score(self, defender, run):
+        scored = RightCleanser._score(self, defender, run)
+        return replace(scored, scores=scored.scores[1:], removed=scored.removed[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresInfinity(RightCleanser):
+    def _score(self, defender, run):
+        scored = RightCleanser._score(self, defender, run)
+        return replace(scored, scores=scored.scores / 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsWrongly(RightCleanser):
+    def _score(self, defender, run):
+        scored = RightCleanser._score(self, defender, run)
+        return replace(
+            scored,
+            removed=torch.zeros_like(scored.removed),
+            per_class=(ClassFinding(label=1, count=3, removed=0, score=0.0),),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovesTheLowest(RightCleanser):
+    def _score(self, defender, run):
+        scored = RightCleanser._score(self, defender, run)
+        return replace(scored, scores=-scored.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsNoLabels(RightCleanser):
+    def run(self, defender, **arguments):
+        held = defender.training_set
+        labels = torch.zeros(len(held), dtype=torch.int64) if held.labels is None else held.labels
+        return Cleanser.run(self, replace(defender, training_set=replace(held, labels=labels)), **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsTheIds(RightCleanser):
+    def _score(self, defender, run):
+        ids = defender.training_set.ids.float()
+        return Scored(scores=ids, removed=ids > 190, rule="late ones")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaresNothing(RightCleanser):
+    card = card()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HasTensorsForDetails(RightCleanser):
+    def _score(self, defender, run):
+        return replace(RightCleanser._score(self, defender, run), evidence={"all": torch.zeros(2)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeesTheSources(RightCleanser):
+    def run(self, defender, **arguments):
+        self._score(defender, Run(torch.Generator()))
+        return Cleanser.run(self, defender, **arguments)
+
+
+WRONG_CLEANSERS = {
+    ScoresSome: "every_sample_gets_a_score",
+    ScoresInfinity: "every_sample_gets_a_score",
+    CountsWrongly: "every_sample_gets_a_score",
+    RemovesTheLowest: "removed_samples_score_higher",
+    NeedsNoLabels: "an_unlabeled_training_set_is_refused",
+    ReadsTheIds: "ids_say_nothing",
+    DeclaresNothing: "training_set_is_declared",
+    HasTensorsForDetails: "scores_survive_json",
+    SeesTheSources: "undeclared_things_are_unreachable",
+}
+
+
+def test_a_cleanser_that_is_right_breaks_no_promise():
+    assert broken_promises(RightCleanser, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", WRONG_CLEANSERS, ids=lambda culprit: culprit.__name__)
+def test_every_cleanser_check_catches_its_culprit(culprit):
+    check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_CLEANSERS[culprit])
+    with pytest.raises(AssertionError):
+        check(culprit, small_world())
+
+
+def test_every_cleanser_check_has_a_culprit():
+    assert {check.__name__ for check in checks_for(RightCleanser)} == {
+        *CULPRITS.values(),
+        *WRONG_CLEANSERS.values(),
+    } - {"verdict_is_well_formed", "verdict_survives_json"}
 
 
 # --- attacks ---

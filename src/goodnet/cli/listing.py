@@ -14,7 +14,9 @@ from goodnet.errors import UnknownName
 
 Role = Annotated[
     str | None,
-    typer.Argument(metavar="[ROLE]", help="auditors, repairers, attacks, architectures, data or suites; else all."),
+    typer.Argument(
+        metavar="[ROLE]", help="auditors, cleansers, repairers, attacks, architectures, data, suites; else all."
+    ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
 
@@ -31,6 +33,7 @@ def listing(role: Role = None, name: Name = None, as_json: _options.Json = False
     """
     makers = {
         "auditors": _auditors,
+        "cleansers": _cleansers,
         "repairers": _repairers,
         "attacks": _attacks,
         "architectures": _architectures,
@@ -59,6 +62,12 @@ def _auditors() -> list[dict[str, Any]]:
     from goodnet.audit._base import auditors
 
     return _methods(auditors)
+
+
+def _cleansers() -> list[dict[str, Any]]:
+    from goodnet.cleanse._base import cleansers
+
+    return _methods(cleansers)
 
 
 def _repairers() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from goodnet.cli import _outcome, bank, bench
 from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
+from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
@@ -45,6 +46,7 @@ def goodnet_(
       goodnet audit model.h5 --data clean/ --out report/
       goodnet repair model.h5 --data clean/ --out repaired/
       goodnet classify image.png --model repaired/goodnet
+      goodnet cleanse photos/ --out cleansed/
       goodnet scan model.pt
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
@@ -57,6 +59,7 @@ app.command("audit")(audit)
 app.command("scan")(scan)
 app.command("repair")(repair)
 app.command("classify")(classify)
+app.command("cleanse")(cleanse)
 app.command("list")(listing)
 app.command("attack")(attack)
 app.command("train")(train)

@@ -42,14 +42,19 @@ class Defender:
                 raise NotHeld(f"{method} needs {words}; pass Defender({keyword})")
         if Needs.CLEAN_LABELS in needs and (self.clean is None or self.clean.labels is None):
             raise NotHeld(f"{method} needs the labels of the clean images; these have none")
+        if Needs.SOURCES in needs and (self.training_set is None or self.training_set.sources is None):
+            raise NotHeld(f"{method} needs the sources of the training set; pass Samples(sources=...)")
         seen = needs | uses
         clean = self.clean if Needs.CLEAN in seen else None
         if clean is not None and Needs.CLEAN_LABELS not in seen:
             clean = clean.without_labels()
+        training_set = self.training_set if Needs.TRAINING_SET in seen else None
+        if training_set is not None and Needs.SOURCES not in seen:
+            training_set = replace(training_set, sources=None)
         return replace(
             self,
             model=self.model if Needs.MODEL in seen else None,
             clean=clean,
-            training_set=self.training_set if Needs.TRAINING_SET in seen else None,
+            training_set=training_set,
             triggers=self.triggers if Needs.TRIGGERS in seen else None,
         )

@@ -80,6 +80,7 @@ class Layout:
         where: who publishes such sets, in words; "" where anybody may.
         recognizes: is this path laid out so? Looks at names and first bytes only.
         load: reads the wanted part; may raise anything of goodnet.errors and nothing else.
+        files: names of the image files by id, relative to the path; None where images are no files of their own.
         fallback: tried only after all others said no.
     """
 
@@ -88,6 +89,7 @@ class Layout:
     where: str = ""
     recognizes: Callable[[Path], bool]
     load: Callable[[Path, Selection], Samples]
+    files: Callable[[Path, Selection], tuple[str, ...]] | None = None
     fallback: bool = False
 
 

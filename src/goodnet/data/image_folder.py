@@ -52,6 +52,15 @@ def load(path: Path, selection: Selection) -> Samples:
     )
 
 
+def files(path: Path, selection: Selection) -> tuple[str, ...]:
+    """Every picture's path below ``path``, in the order of the ids that ``load`` gives."""
+    with reading(path, "a folder of images"):
+        splits = _split_folders(path) if path.is_dir() else {}
+        inner = splits[selection.chosen_split(tuple(splits))] if splits else path
+        root = path if path.is_dir() else path.parent
+        return tuple(str(picture.path.relative_to(root)) for picture in _listed(inner)[0])
+
+
 def _listed(path: Path) -> tuple[list[Picture], list[int], tuple[str, ...], tuple[str, ...]]:
     """Every picture, its label (no labels for a flat folder or a single file), the class names, and notes."""
     if not path.is_dir():
@@ -116,5 +125,6 @@ LAYOUT = Layout(
     where="LFW, by the University of Massachusetts, Amherst, comes as such a folder of people",
     recognizes=recognizes,
     load=load,
+    files=files,
     fallback=True,
 )

@@ -40,15 +40,30 @@ def load_data(
         UsageError: limit, seed or shape out of range, or a split that the set does not have.
     """
     selection = Selection(split=split, limit=limit, seed=seed, shape=shape)
+    layout, place = _found(path)
+    samples = layout.load(place, selection)
+    return samples if shape is None else samples.fitted_to(shape)
+
+
+def file_names(path: str | os.PathLike[str], *, split: str | None = None) -> tuple[str, ...]:
+    """The image file of each id that ``load_data`` gives for this path and split; empty where images are no files.
+
+    Raises:
+        UnreadableData, UsageError: as ``load_data``.
+    """
+    layout, place = _found(path)
+    return () if layout.files is None else layout.files(place, Selection(split=split))
+
+
+def _found(path: str | os.PathLike[str]) -> tuple[Layout, Path]:
+    """The layout of what lies at ``path``, and where it begins."""
     name = os.fspath(path)
     # an absolute path is never the name of a bundled set
     place = Path(name).absolute() if os.sep in name else Path(name)
     try:
-        layout, place = _recognized(place)
+        return _recognized(place)
     except OSError as error:
         raise UnreadableData(f"{place} cannot be read: {error.strerror}") from error
-    samples = layout.load(place, selection)
-    return samples if shape is None else samples.fitted_to(shape)
 
 
 def load_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int, int, int]) -> tuple[Samples, dict[int, str]]:

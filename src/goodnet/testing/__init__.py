@@ -12,8 +12,9 @@ from typing import Any
 
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
+from goodnet.cleanse._base import Cleanser
 from goodnet.repair._base import Repairer
-from goodnet.testing import attacks, auditors, every_method, repairers
+from goodnet.testing import attacks, auditors, cleansers, every_method, repairers
 from goodnet.testing._common import Check
 from goodnet.testing._world import World, small_world
 
@@ -21,6 +22,7 @@ __all__ = ["Check", "World", "broken_promises", "checks_for", "small_world"]
 
 _ROLES: dict[type, tuple[Check, ...]] = {
     Auditor: auditors.CHECKS,
+    Cleanser: cleansers.CHECKS,
     Repairer: repairers.CHECKS,
     Attack: attacks.CHECKS,
 }

@@ -11,6 +11,7 @@ import torch
 
 from goodnet.audit._bank import BankEntry, CleanBank
 from goodnet.audit._base import Auditor
+from goodnet.cleanse._base import Cleanser
 from goodnet.core.defender import Defender
 from goodnet.core.registry import Needs
 from goodnet.core.rng import isolated_rng
@@ -44,7 +45,11 @@ def _lower_scores(auditor: Auditor, world: World) -> dict[str, Any]:
     return {"bank": CleanBank((clean,) * 19)}
 
 
-_WAYS = {Auditor: _Way("_inspect", _lower_scores), Repairer: _Way("_fix", lambda *_: {})}
+_WAYS: dict[type, _Way] = {
+    Auditor: _Way("_inspect", _lower_scores),
+    Cleanser: _Way("_score", lambda *_: {}),
+    Repairer: _Way("_fix", lambda *_: {}),
+}
 
 
 def _way(method: type[Any]) -> _Way:
@@ -127,11 +132,13 @@ def missing_needs_are_refused_by_name(method: type[Any], world: World) -> None:
     """Without something that the card declares the run is refused, and the message says what is missing."""
     defender = world.defender
     assert defender.clean is not None
+    assert defender.training_set is not None
     without = {
         Needs.MODEL: (replace(defender, model=None), "model"),
         Needs.CLEAN: (replace(defender, clean=None), "clean"),
         Needs.CLEAN_LABELS: (replace(defender, clean=defender.clean.without_labels()), "labels"),
         Needs.TRAINING_SET: (replace(defender, training_set=None), "training"),
+        Needs.SOURCES: (replace(defender, training_set=replace(defender.training_set, sources=None)), "sources"),
         Needs.TRIGGERS: (replace(defender, triggers=None), "triggers"),
     }
     for need, (poorer, word) in without.items():
@@ -145,7 +152,7 @@ def missing_needs_are_refused_by_name(method: type[Any], world: World) -> None:
 
 
 def undeclared_things_are_unreachable(method: type[Any], world: World) -> None:
-    """The hook sees what the card declares and nothing else, and a copy of the model."""
+    """The hook sees what the card declares and nothing else, and of the model a copy."""
     seen: list[Defender] = []
     hook = _hook(method)
 
@@ -161,7 +168,10 @@ def undeclared_things_are_unreachable(method: type[Any], world: World) -> None:
     require(Needs.TRIGGERS in needs or held.triggers is None, "sees triggers undeclared")
     labels = None if held.clean is None else held.clean.labels
     require(Needs.CLEAN_LABELS in needs or labels is None, "sees the clean images' labels undeclared")
-    require(held.model is not None and held.model is not world.defender.model, "holds the caller's own model")
+    sources = None if held.training_set is None else held.training_set.sources
+    require(Needs.SOURCES in needs or sources is None, "sees the sources of the training set undeclared")
+    require(Needs.MODEL in needs or held.model is None, "sees the model undeclared")
+    require(held.model is not world.defender.model or held.model is None, "holds the caller's own model")
 
 
 def what_it_uses_can_be_missing(method: type[Any], world: World) -> None:
@@ -169,6 +179,8 @@ def what_it_uses_can_be_missing(method: type[Any], world: World) -> None:
     defender = world.defender
     if Needs.CLEAN_LABELS in method.card.uses and defender.clean is not None:
         defender = replace(defender, clean=defender.clean.without_labels())
+    if Needs.CLEAN in method.card.uses:
+        defender = replace(defender, clean=None)
     if Needs.TRIGGERS in method.card.uses:
         defender = replace(defender, triggers=None)
     run(quick(method), replace(world, defender=defender))

@@ -6,6 +6,7 @@ from typing import Any
 
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
+from goodnet.cleanse._base import Cleanser
 from goodnet.errors import ParameterError
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, quick, require
@@ -13,6 +14,7 @@ from goodnet.testing._world import World
 
 _SECTIONS: dict[type, tuple[str, ...]] = {
     Auditor: ("What it does:", "Needs:", "Limits:", "Source:"),
+    Cleanser: ("What it does:", "Needs:", "Limits:", "Source:"),
     Repairer: ("What it does:", "Needs:", "Limits:", "Source:"),
     Attack: ("Source:",),
 }

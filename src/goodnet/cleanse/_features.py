@@ -1,0 +1,74 @@
+"""What a model makes of many images, out of any of its layers: once, in batches."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from goodnet.core.classifier import Classifier
+from goodnet.errors import NotApplicable
+
+BATCH = 256
+
+Read = Callable[[Tensor], Tensor]
+
+
+def pooled(values: Tensor) -> Tensor:
+    """(N, D) as it is; maps (N, C, H, W) averaged over places, tokens (N, T, D) over tokens."""
+    if values.ndim == 4:
+        return values.mean((2, 3))
+    return values.mean(1) if values.ndim == 3 else values.flatten(1)
+
+
+def features(model: Classifier, images: Tensor, layer: str = "") -> Tensor:
+    """float32 (N, D) on the CPU: the output of ``layer``, see ``pooled``; of "" what the last linear layer is given.
+
+    Raises:
+        NotApplicable: there is no such layer.
+    """
+    return read_layer(model, images, layer, lambda values: values.flatten(1) if layer == "" else pooled(values))
+
+
+@torch.no_grad()
+def read_layer(model: Classifier, images: Tensor, layer: str, read: Read) -> Tensor:
+    """``read`` of a layer's output for all images (uint8 or [0, 1] float), batch by batch, float32 on the CPU.
+
+    Args:
+        model: in eval mode.
+        images: (N, C, H, W).
+        layer: a name as in ``Classifier.layers``; "" reads what the last linear layer is given.
+        read: output of the layer for a batch → one row per image.
+
+    Raises:
+        NotApplicable: there is no such layer.
+    """
+    caught: list[Tensor] = []
+    handle = _watch(model, layer, caught)
+    rows = []
+    try:
+        for batch in images.split(BATCH):
+            moved = batch.to(model.device)
+            floats = moved.float() / 255 if moved.dtype == torch.uint8 else moved
+            caught.clear()
+            model(floats.contiguous(memory_format=torch.channels_last))
+            rows.append(read(caught[-1].float()).cpu())
+    finally:
+        handle.remove()
+    return torch.cat(rows)
+
+
+def _watch(model: Classifier, layer: str, caught: list[Tensor]) -> "torch.utils.hooks.RemovableHandle":
+    """Have what is wanted of every forward pass appended to ``caught``."""
+    if layer == "":
+        head = model.head()
+        if head is None:
+            raise NotApplicable("this network does not end in a linear layer; name a layer with the parameter layer")
+        return head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:  # a hook that returned would replace it
+        caught.append(output)
+
+    known = dict(model.layers())
+    if layer not in known:
+        raise NotApplicable(f"this network has no layer {layer!r} that runs; it has {', '.join(known)}")
+    return known[layer].register_forward_hook(keep)

@@ -1,0 +1,89 @@
+"""Spectral Signatures: poison lies far out along the direction in which the features of its label vary most."""
+
+import statistics
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from goodnet.cleanse._base import Cleanser, Scored, cleansers
+from goodnet.cleanse._clusters import principal
+from goodnet.cleanse._features import features
+from goodnet.cleanse._rules import OUTSTANDING, findings, outstanding, places_of, robust_z
+from goodnet.core.defender import Defender
+from goodnet.core.params import param
+from goodnet.core.registry import Card, Needs
+from goodnet.core.run import Run
+
+_MARGIN = 1.5  # the paper removes so many times the share that it expects
+
+
+@cleansers.register(
+    Card(
+        name="spectral-signatures",
+        version=1,
+        needs=Needs.MODEL | Needs.TRAINING_SET,
+        source="Tran et al., Spectral Signatures in Backdoor Attacks, NeurIPS 2018",
+        summary="how far out a sample lies along its label's leading direction",
+        assumes=("poison is the smaller part of its label", "few labels are attacked"),
+    )
+)
+@dataclass(frozen=True, kw_only=True)
+class SpectralSignatures(Cleanser):
+    """Score samples by their squared place along the leading singular vector of their label's centered features.
+
+    What it does: for each given label the features are centered and projected on their top right singular vector. A
+    sample's score is its squared distance from the median, in units of the label's robust variance (from the median
+    absolute deviation), so that scores of different labels can be compared and a mean that the poison itself shifts
+    does not hide it. A label stands out when the variance of the projections, in the same units, has an anomaly index
+    above e^2 among the labels. Only there samples go: those above what 1 % of a normal label would reach, and at most
+    1.5 times ``share`` of the label.
+    Needs: the model and the training set.
+    Limits: with fewer than five labels, or when most of them are attacked (all-to-all), none stands out and nothing is
+    removed; poison that is more than a third of its label moves the robust variance; clean-label poison hides.
+    Source: Tran, Li, Madry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018. The paper removes 1.5 ``share`` of
+    every label; which labels and the robust units are ours, the bound e^2 is that of SCAn.
+    """
+
+    share: float = param(0.33, low=0.0, high=0.5, doc="upper bound on the poisoned share of a label")
+    usual: float = param(0.01, low=0.0, high=1.0, doc="share of a normal label that would lie above the threshold")
+    layer: str = param("", doc="whose output is looked at; empty for what the last linear layer is given")
+
+    def _score(self, defender: Defender, run: Run) -> Scored:
+        model, held = defender.model, defender.training_set
+        assert model is not None
+        assert held is not None
+        assert held.labels is not None
+        seen, places = features(model, held.images, self.layer), places_of(held.labels)
+        scores, removed = torch.zeros(len(held)), torch.zeros(len(held), dtype=torch.bool)
+        for label, where in places.items():
+            run.progress(label / (int(held.labels.max()) + 1), f"label {label}")
+            scores[where] = robust_z(principal(seen[where], 1)[:, 0]).square()
+        usual_count = statistics.median(len(where) for where in places.values()) if places else 1
+        indices = outstanding(
+            {label: float(scores[where].mean()) for label, where in places.items()},
+            error=(2 / usual_count) ** 0.5,  # of a variance of normal values
+        )
+        for label, where in places.items():
+            if indices[label] > OUTSTANDING:
+                removed[where] = self._furthest(scores[where])
+        return Scored(
+            scores=scores,
+            removed=removed,
+            rule=f"labels with an anomaly index above {OUTSTANDING:.2f} (the bound of SCAn); of these the samples "
+            f"above what {self.usual:.0%} of a normal label would reach, at most {_MARGIN * self.share:.0%}",
+            per_class=findings(
+                places,
+                removed,
+                indices,
+                {label: {"variance": float(scores[where].mean())} for label, where in places.items()},
+            ),
+            counts={"images": len(held), "features": seen.shape[1]},
+        )
+
+    def _furthest(self, scores: Tensor) -> Tensor:
+        """bool (n,): above the threshold, and among the so many largest."""
+        most = int(_MARGIN * self.share * len(scores))
+        rank = scores.argsort(descending=True).argsort()
+        return (scores > float(chi2.isf(self.usual, 1))) & (rank < most)
