@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 import goodnet
-from goodnet.core.trigger import Trigger
 from goodnet.core.rates import Rate
+from goodnet.core.trigger import Trigger
 from goodnet.repair._look import Look
 from goodnet.repair.proof import Proof
 from goodnet.report import words
