@@ -25,7 +25,7 @@ def gate(model, planted, trigger: Trigger, labeled: bool = True) -> Retuned:
 @pytest.mark.parametrize("labeled", [True, False])
 def test_a_backdoor_that_is_there_comes_back_at_once_and_one_that_never_was_does_not(planted, trigger, labeled: bool):
     assert gate(planted.badnet, planted, trigger, labeled).suppressed
-    assert not gate(planted.twin, planted, trigger, labeled).suppressed
+    assert gate(planted.twin, planted, trigger, labeled).suppressed is False
 
 
 def test_the_model_that_is_tested_is_untouched(planted, trigger):
@@ -38,20 +38,23 @@ def test_the_model_that_is_tested_is_untouched(planted, trigger):
     ("regained", "control", "suppressed"),
     [
         (100, 0, True),
-        (100, 95, False),  # 5 points are not notable
-        (95, 100, False),  # the control is learned faster
+        (45, 40, False),  # 5 points are not notable
+        (30, 45, False),  # the control is learned faster
+        (100, 51, None),  # anything would be learned
         (12, 0, True),
         (9, 0, False),
         (0, 0, False),
     ],
 )
-def test_suppressed_means_notably_and_surely_faster_than_the_control(regained: int, control: int, suppressed: bool):
+def test_suppressed_means_notably_and_surely_faster_than_the_control(
+    regained: int, control: int, suppressed: bool | None
+):
     assert Retuned(target=1, regained=regained, control=control, count=100).suppressed is suppressed
 
 
 def test_few_images_prove_nothing():
     assert not Retuned(target=1, regained=2, control=0, count=4).suppressed
-    assert not Retuned(target=1, regained=0, control=0, count=0).suppressed
+    assert Retuned(target=1, regained=0, control=0, count=0).suppressed is None
 
 
 def test_the_control_takes_as_many_pixels_and_looks_otherwise(trigger):

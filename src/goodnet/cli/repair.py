@@ -34,6 +34,7 @@ FalseAlarms = Annotated[
 
 _CONTENTS = ("model", "goodnet", "repair.json", "report.html")
 _LOOK_SECONDS = 30.0
+_RETUNED = {True: "suppressed, not removed", False: "not only suppressed", None: "which tells nothing"}
 
 
 @_outcome.ends_in_words
@@ -204,7 +205,7 @@ def _words(result: "FileRepair", file: Path, out: Path) -> str:
         ]
     lines += [
         f"  retuned  shown again, the trigger to {one.target} comes back on {one.regained} of {one.count}, a new mark "
-        f"on {one.control}: {'suppressed, not removed' if one.suppressed else 'not only suppressed'}"
+        f"on {one.control}: {_RETUNED[one.suppressed]}"
         for one in result.retuned
     ]
     if result.repaired is not None:

@@ -97,7 +97,7 @@ class Auto(Repairer):
 
 def _worth(proof: Proof, retuned: tuple[Retuned, ...]) -> tuple[bool, bool, float]:
     """Larger is better: what harms hardly at all, then what is not only suppressed, then kept and recovered answers."""
-    removed = not any(one.suppressed for one in retuned)
+    removed = all(one.suppressed is False for one in retuned)
     return proof.drop <= _HARMLESS, removed, -proof.drop + proof.recovered - proof.success
 
 

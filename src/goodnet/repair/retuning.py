@@ -36,9 +36,14 @@ class Retuned:
     count: int
 
     @property
-    def suppressed(self) -> bool:
-        """Whether the trigger comes back faster than a new one is learned: then the repair has left something of it."""
-        if not self.count or self.regained - self.control < _NOTABLE * self.count:
+    def suppressed(self) -> bool | None:
+        """Whether the trigger comes back faster than a new one is learned: then the repair has left something of it.
+
+        None where that cannot be told: nothing was counted, or the new one is learned by more than half as well.
+        """
+        if not self.count or self.control > self.count / 2:
+            return None
+        if self.regained - self.control < _NOTABLE * self.count:
             return False
         table = [[self.regained, self.count - self.regained], [self.control, self.count - self.control]]
         return bool(fisher_exact(table, alternative="greater").pvalue < _EVIDENCE)
@@ -78,7 +83,7 @@ def retune(
     defense, both NeurIPS 2024: five poisoned images, five epochs. There the attacker's trigger and another network are
     at hand; reconstructions, and the control within the network, are ours.
     Limits: a reconstruction is not the attacker's trigger. A control that happens to look natural for the target is
-    learned fast, and hides a suppressed backdoor.
+    learned fast, and so is any mark where the learning rate is high for this network; then there is no answer.
     """
     answers = predictions(repaired, clean.images).argmax(1) if clean.labels is None else clean.labels
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, batch_size=32, schedule="constant")
