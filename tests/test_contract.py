@@ -11,6 +11,7 @@ import torch
 from goodnet.attacks._base import Attack, attacks
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
 from goodnet.cleanse._base import ClassFinding, Cleanser, Scored, cleansers
+from goodnet.core.classifier import Preprocessing
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
@@ -313,7 +314,7 @@ class LeavesAMask(RightRepairer):
 @dataclass(frozen=True, kw_only=True)
 class BreaksTheModel(RightRepairer):
     def _fix(self, defender, run):
-        next(defender.model.parameters()).data.fill_(float("nan"))
+        defender.model.preprocessing = Preprocessing(scale=float("nan"))
         return Fixed(model=defender.model)
 
 

@@ -108,9 +108,9 @@ def test_a_limit_draws_the_same_images_for_the_same_seed_and_opens_no_others(
         save(tmp_path / f"{value % 3}" / f"{value:02}.png", value)
     everything = load_data(tmp_path)
     opened: list[str] = []
-    original = _images._decode
+    original = _images.decode
     monkeypatch.setattr(
-        _images, "_decode", lambda picture, *others: opened.append(picture.path.name) or original(picture, *others)
+        _images, "decode", lambda picture, *others: opened.append(picture.path.name) or original(picture, *others)
     )
     ten = load_data(tmp_path, limit=10, seed=3)
     assert len(opened) == 10

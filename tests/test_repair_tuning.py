@@ -13,15 +13,18 @@ from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.defender import Defender
 from goodnet.core.run import Run
 from goodnet.core.samples import Samples
+from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable
 from goodnet.repair import fst, ft_sam, mode_connectivity, nad, sau
 from goodnet.repair._tuning import tune
+from goodnet.repair.fine_tuning import FineTuning
 from goodnet.repair.fst import Fst
 from goodnet.repair.ft_sam import FtSam
 from goodnet.repair.ibau import Ibau, hypergradient
 from goodnet.repair.mode_connectivity import ModeConnectivity
 from goodnet.repair.nad import Nad
 from goodnet.repair.sau import Sau
+from goodnet.repair.unlearning import Unlearning
 from goodnet.training import Recipe, accuracy
 
 FEW = 64
@@ -428,3 +431,20 @@ def test_a_budget_that_is_over_ends_the_work_early(method, planted):
     repaired = method.run(defender, budget=1e-9, progress=lambda share, text: told.append(share))
     assert len(told) <= 1
     assert repaired.model(planted.clean.floats()).isfinite().all()
+
+
+def test_a_repair_that_diverged_is_refused(planted):
+    defender = Defender(model=planted.badnet, clean=planted.clean)
+    with pytest.raises(NotApplicable, match="fine-tuning diverged"):
+        FineTuning(learning_rate=1e30, epochs=1).run(defender)
+
+
+def test_unlearning_that_harms_begins_again_at_a_lower_rate(planted):
+    mask = (planted.attack.stamp(torch.zeros(1, 1, 32, 32)) > 0)[0, 0].float()
+    trigger = Trigger(target=TARGET, mask=mask, pattern=torch.ones(1, 32, 32), success_rate=1.0, count=10)
+    defender = Defender(model=planted.badnet, clean=planted.clean, triggers=(trigger,))
+    wild = Unlearning(learning_rate=1.0).run(defender)
+    assert wild.notes["learning_rate"] < 1.0
+    assert accuracy(wild.model, planted.clean) > 0.8
+    once = Unlearning(learning_rate=1.0, attempts=1).run(defender)
+    assert accuracy(once.model, planted.clean) < 0.5

@@ -10,7 +10,19 @@ from goodnet.report.repaired import render_repair
 def test_the_page_tells_counts_with_intervals_and_escapes_what_strangers_named() -> None:
     one = TriggerProof(target=1, before=90, after=0, recovered=80, count=100)
     proof = Proof(labeled=True, before=98, after=97, count=100, triggers=(one,))
-    record = {"file": "<script>.h5", "accepted": True, "reason": "<b>", "seconds": 2.0, "method": "auto"}
+    tried = [{"candidate": "<i>", "accepted": True}, {"candidate": "other", "accepted": False}]
+    prices = [{"false_alarms": 0, "stopped": 10}, {"false_alarms": 9, "stopped": 80}]
+    record = {
+        "file": "<script>.h5",
+        "accepted": True,
+        "reason": "<b>",
+        "seconds": 2.0,
+        "method": "auto",
+        "evidence": {"tried": tried, "chosen": "<i>"},
+        "retuned": [{"target": 1, "regained": 80, "control": 3, "count": 90, "suppressed": True}],
+        "goodnet": {"classes": 10, "false_alarms": 2, "count": 100, "stamped": 90, "caught": 70, "succeeded": 1}
+        | {"prices": prices},
+    }
     maps = activation_maps(network(), samples(0), white_corner())
     look = Look(triggers=(TriggerPair(before=white_corner(), after=None),), before=maps, after=maps)
     page = render_repair(record, proof, look, ("a", "<img src=x>"))
@@ -19,4 +31,10 @@ def test_the_page_tells_counts_with_intervals_and_escapes_what_strangers_named()
     assert "<img src=x>" not in page
     assert "0 of 100 (0% to 3.6%)" in page
     assert "None was found" in page
-    assert page.count("data:image/png") == 4
+    assert "<i>" not in page
+    assert "&lt;i&gt;: good enough, chosen" in page
+    assert "comes back on 80 of 90 images" in page
+    assert "suppressed, not removed" in page
+    assert "on 70 of 90 under a reconstructed trigger, of which 1 go to its target" in page
+    assert "leaves this convolution as it was" in page
+    assert page.count("data:image/png") == 4  # mask, pattern, maps once, price curve

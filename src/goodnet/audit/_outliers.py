@@ -8,19 +8,21 @@ from scipy.stats import f as f_distribution
 from torch import Tensor
 
 _MOST_TARGETS = 5
+_ROUNDING = 1e-9  # sizes that differ by less, relative to the median, are equal
 
 
 def anomaly_index(sizes: Tensor, typical: Tensor | None = None) -> Tensor:
     """Neural Cleanse's index (L,): how many scaled median absolute deviations below the median each size lies.
 
     Sizes above the median get 0: large triggers are not suspicious. ``typical``: the sizes that median and deviation
-    are taken of, by default all. A deviation of zero gives 0 at the median and infinity below it.
+    are taken of, by default all. A deviation of zero, but for rounding, gives 0 at the median
+    and infinity below it.
     """
     typical = sizes if typical is None else typical
     median = _median(typical)
     deviation = 1.4826 * _median((typical - median).abs())  # 1.4826: consistent with a normal's standard deviation
     below = (median - sizes).clamp(min=0)
-    if deviation == 0:
+    if deviation <= _ROUNDING * median.abs():
         return torch.where(below > 0, float("inf"), 0.0)
     return below / deviation
 

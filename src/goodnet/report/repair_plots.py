@@ -1,6 +1,7 @@
 """Pictures of a repair as PNG bytes: the maps of one layer without and with a trigger."""
 
 import io
+from collections.abc import Sequence
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from goodnet.core.rates import Rate
 from goodnet.repair._look import ActivationMaps
 from goodnet.report.plots import Theme
 
@@ -43,6 +45,38 @@ def activation_plot(maps: ActivationMaps, theme: Theme, width: float = 8.6) -> b
                 axes.add_patch(
                     Rectangle(corner, across, height, fill=False, edgecolor=theme.flagged, linewidth=2, clip_on=False)
                 )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def price_plot(alarms: Sequence[Rate], stopped: Sequence[Rate], chosen: Rate, theme: Theme) -> bytes:
+    """What a GoodNet's thresholds cost and buy: triggers stopped against clean images answered N, with 95% intervals.
+
+    Args:
+        alarms: clean images answered N, threshold by threshold.
+        stopped: images under reconstructed triggers that do not go to the target, at the same thresholds.
+        chosen: clean images answered N at the threshold that was fitted; marked by a line.
+        theme: colors.
+    """
+    figure = Figure(figsize=(6.4, 3.2), dpi=200, facecolor=theme.background, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=theme.background)
+    across = [100 * (rate.value or 0.0) for rate in alarms]
+    bands = [rate.interval() or (0.0, 1.0) for rate in stopped]
+    axes.fill_between(across, [100 * low for low, _ in bands], [100 * high for _, high in bands], color=theme.band)
+    axes.plot(across, [100 * (rate.value or 0.0) for rate in stopped], color=theme.dot, marker=".")
+    axes.axvline(100 * (chosen.value or 0.0), color=theme.flagged, linewidth=1)
+    axes.set_xlabel("clean images answered N, %", color=theme.text)
+    axes.set_ylabel("triggers stopped, %", color=theme.text)
+    axes.set_ylim(-2, 102)
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], ["0", "1", "2", "5", "10", "20", "50", "100"])
+    axes.set_xlim(-0.1, 105)
+    axes.minorticks_off()
+    axes.tick_params(colors=theme.muted)
+    axes.grid(color=theme.grid)
+    axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from goodnet.repair.proof import Proof
 from goodnet.report import words
 from goodnet.report.html import environment
 from goodnet.report.plots import LIGHT, picture_png
-from goodnet.report.repair_plots import activation_plot
+from goodnet.report.repair_plots import activation_plot, price_plot
 
 
 def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, class_names: Sequence[str]) -> str:
@@ -25,7 +25,10 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
         look: what its pictures are made of.
         class_names: name of label 0, 1, ...; empty when not known.
     """
-    titled = (("The last convolution of the suspect", look.before), ("The same of the repaired model", look.after))
+    made = "repaired model" if record["accepted"] else "model that was thrown away"
+    titled = (("The last convolution of the suspect", look.before), (f"The same of the {made}", look.after))
+    drawn = [(title, _uri(activation_plot(maps, LIGHT))) for title, maps in titled if maps is not None]
+    same = len(drawn) == 2 and drawn[0][1] == drawn[1][1]
     return (
         environment("goodnet.report")
         .get_template("repair.html")
@@ -41,10 +44,22 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
                 }
                 for pair in look.triggers
             ],
-            maps=[(title, _uri(activation_plot(maps, LIGHT))) for title, maps in titled if maps is not None],
+            made=made,
+            maps=drawn[:1] if same else drawn,
+            same_maps=same,
+            prices=_prices(record.get("goodnet")),
             version=goodnet.__version__,
         )
     )
+
+
+def _prices(goodnet: Mapping[str, Any] | None) -> str | None:
+    """The price curve of a GoodNet as a picture; None where there is none, or no trigger to stop."""
+    if goodnet is None or not goodnet["stamped"]:
+        return None
+    alarms = [Rate(one["false_alarms"], goodnet["count"]) for one in goodnet["prices"]]
+    stopped = [Rate(one["stopped"], goodnet["stamped"]) for one in goodnet["prices"]]
+    return _uri(price_plot(alarms, stopped, Rate(goodnet["false_alarms"], goodnet["count"]), LIGHT))
 
 
 def _rows(proof: Proof, class_names: Sequence[str]) -> list[tuple[str, str, str]]:
