@@ -1,5 +1,6 @@
 """The planted world: a net with a backdoor and its clean twin, trained once per test run on the bundled digits."""
 
+import signal
 from dataclasses import dataclass, replace
 
 import pytest
@@ -15,6 +16,11 @@ from goodnet.training import Recipe, fit
 
 TARGET = 3
 RECIPE = Recipe(epochs=20, batch_size=32, learning_rate=0.002, optimizer="adam")
+
+
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: a test run in the background of a shell ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

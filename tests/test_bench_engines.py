@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from planted import heed_interrupts
 from pydantic import JsonValue
 
 from goodnet.bench import Cell, Processes, Ray, Serial, Store, Summary, run_cells
@@ -276,7 +277,9 @@ run_cells(SLOW, Store(sys.argv[2]), act, engine="processes", workers=2)
 def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path: Path, blow: signal.Signals) -> None:
     store = store_in(tmp_path)
     command = [sys.executable, "-c", SWEEP, TESTS, str(store.root)]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    )
     try:
         wait_until(lambda: len(store.keys()) > 5)
     finally:

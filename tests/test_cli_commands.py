@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from planted import heed_interrupts
 from typer.testing import CliRunner, Result
 
 import goodnet
@@ -288,10 +289,16 @@ def test_ctrl_c_gives_130_and_one_line(models: Path, tmp_path: Path) -> None:
         "--set",
         "steps=100000",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        time.sleep(6)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, preexec_fn=heed_interrupts
+    ) as process:
+        try:
+            time.sleep(6)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err.startswith("goodnet: interrupted")
     assert err.count("\n") == 1

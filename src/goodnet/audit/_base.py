@@ -1,19 +1,16 @@
 """The auditor contract: what a defender holds goes in, a Verdict comes out, nothing else is touched."""
 
-import copy
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, final
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 from goodnet.audit._bank import CleanBank
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
-from goodnet.core.params import check_ranges
-from goodnet.core.registry import Card, Registry
-from goodnet.core.rng import isolated_rng
-from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
+from goodnet.core.defense import Defense
+from goodnet.core.registry import Registry
+from goodnet.core.run import Progress, Provenance, Run
 from goodnet.core.trigger import Trigger
 from goodnet.errors import NotHeld, ParameterError
 
@@ -101,17 +98,12 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auditor(ABC):
+class Auditor(Defense):
     """Judges one model. A method is a frozen dataclass of hyper-parameters with one hook, ``_inspect``.
 
     The base class checks what the defender holds, works on a private copy of the model in eval mode without
     gradients, seeds, times, and turns the method's score into a p-value and a verdict.
     """
-
-    card: ClassVar[Card]
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @final
     def run(
@@ -140,33 +132,13 @@ class Auditor(ABC):
         """
         if not 0 < alpha < 1:
             raise ParameterError(f"alpha must be between 0 and 1, got {alpha!r}")
-        if budget is not None and not budget > 0:
-            raise ParameterError(f"budget must be more than 0 seconds, got {budget!r}")
-        mine = defender.restricted_to(self.card.needs, self.card.name, self.card.uses)
-        started = time.monotonic()
-        with isolated_rng(seed) as generator:
-            run = Run(generator, None if budget is None else started + budget)
-            if progress is not None:
-                run.progress = progress
-            if mine.model is not None:
-                mine = replace(mine, model=copy.deepcopy(mine.model).eval().requires_grad_(False))
-            inspection = self._inspect(mine, run)
-        model = mine.model
-        if model is None:
+        mine = self._held(defender)
+        if mine.model is None:
             raise NotHeld(f"{self.card.name} judges a model; its card must declare Needs.MODEL")
-        provenance = Provenance(
-            method=self.card.name,
-            version=self.card.version,
-            parameters=asdict(self),
-            seed=seed,
-            seconds=time.monotonic() - started,
-            peak_memory_bytes=peak_memory_bytes(model.device),
-            device=str(model.device),
-            counts=inspection.counts,
-            versions=library_versions(),
-            assumes=self.card.assumes,
-        )
-        return _judge(inspection, model, provenance, alpha, bank or CleanBank.shipped())
+        with self._running(mine, seed=seed, budget=budget, progress=progress) as (seen, run):
+            inspection = self._inspect(seen, run)
+        provenance = self._provenance(mine, run, seed, inspection.counts)
+        return _judge(inspection, mine.model, provenance, alpha, bank or CleanBank.shipped())
 
     @abstractmethod
     def _inspect(self, defender: Defender, run: Run) -> Inspection:

@@ -1,21 +1,17 @@
 """The cleanser contract: a training set goes in, a score and a decision for each sample come out."""
 
-import copy
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, final
+from dataclasses import dataclass, field
+from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from goodnet.core.defender import Defender
-from goodnet.core.params import check_ranges
-from goodnet.core.registry import Card, Registry
-from goodnet.core.rng import isolated_rng
-from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
-from goodnet.errors import NotApplicable, NotHeld, ParameterError
+from goodnet.core.defense import Defense
+from goodnet.core.registry import Registry
+from goodnet.core.run import Progress, Provenance, Run
+from goodnet.errors import NotApplicable, NotHeld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +73,12 @@ class Cleansed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cleanser(ABC):
+class Cleanser(Defense):
     """Scores a training set's samples. A method is a frozen dataclass of hyper-parameters with one hook, ``_score``.
 
     The base class checks what the defender holds, works on a private copy of the model in eval mode without
     gradients, seeds and times. The training set always comes with its labels, which may be the attacker's.
     """
-
-    card: ClassVar[Card]
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @final
     def run(
@@ -111,38 +102,17 @@ class Cleanser(ABC):
             NotApplicable: the method cannot work on this network, or the training set does not fit it.
             ParameterError: ``budget`` is out of its range.
         """
-        if budget is not None and not budget > 0:
-            raise ParameterError(f"budget must be more than 0 seconds, got {budget!r}")
-        mine = defender.restricted_to(self.card.needs, self.card.name, self.card.uses)
+        mine = self._held(defender)
         _require_fit(mine, self.card.name)
-        started = time.monotonic()
-        with isolated_rng(seed) as generator:
-            run = Run(generator, None if budget is None else started + budget)
-            if progress is not None:
-                run.progress = progress
-            if mine.model is not None:
-                mine = replace(mine, model=copy.deepcopy(mine.model).eval().requires_grad_(False))
-            scored = self._score(mine, run)
-        device = torch.device("cpu") if mine.model is None else mine.model.device
-        provenance = Provenance(
-            method=self.card.name,
-            version=self.card.version,
-            parameters=asdict(self),
-            seed=seed,
-            seconds=time.monotonic() - started,
-            peak_memory_bytes=peak_memory_bytes(device),
-            device=str(device),
-            counts=scored.counts,
-            versions=library_versions(),
-            assumes=self.card.assumes,
-        )
+        with self._running(mine, seed=seed, budget=budget, progress=progress) as (seen, run):
+            scored = self._score(seen, run)
         return Cleansed(
             scores=scored.scores.float().cpu(),
             keep=~scored.removed.cpu(),
             rule=scored.rule,
             per_class=scored.per_class,
             evidence=scored.evidence,
-            provenance=provenance,
+            provenance=self._provenance(mine, run, seed, scored.counts),
         )
 
     @abstractmethod

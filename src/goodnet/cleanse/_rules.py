@@ -1,13 +1,16 @@
 """From scores to decisions: which labels stand out among the others, which samples lie above what clean ones reach."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from scipy.stats import betabinom
 from torch import Tensor
 
-from goodnet.cleanse._base import ClassFinding
+from goodnet.cleanse._base import ClassFinding, Scored
 
 OUTSTANDING = math.exp(2)  # SCAn's bound on the anomaly index of a label
 FEWEST_SAMPLES = 10  # labels with fewer are not judged
@@ -80,6 +83,29 @@ def excess_in_words(excess: Excess, rate: float, alpha: float) -> str:
     if excess.removed.any():
         return f"{told}; so many of them come by chance with probability {excess.p_value:.2g}"
     return f"nothing: the number of {told}, is what chance gives (p = {excess.p_value:.2g}, bound {alpha:g})"
+
+
+def scored_above_clean(
+    scores: Tensor,
+    clean: Tensor,
+    labels: Tensor,
+    rate: float,
+    alpha: float,
+    *,
+    counts: Mapping[str, int],
+    evidence: Mapping[str, Any] = MappingProxyType({}),
+) -> Scored:
+    """What a method answers that goes by ``above_clean``; a label's score is the share of its samples above."""
+    excess, places = above_clean(scores, clean, rate, alpha), places_of(labels)
+    above = {label: float((scores[where] > excess.threshold).float().mean()) for label, where in places.items()}
+    return Scored(
+        scores=scores,
+        removed=excess.removed,
+        rule=excess_in_words(excess, rate, alpha),
+        per_class=findings(places, excess.removed, above, {}),
+        counts={"images": len(scores), "clean_images": len(clean), **counts},
+        evidence={"threshold": excess.threshold, "p_value": excess.p_value, **evidence},
+    )
 
 
 def findings(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
 from goodnet.cleanse._features import Read, read_layer
-from goodnet.cleanse._rules import above_clean, excess_in_words, findings, places_of
+from goodnet.cleanse._rules import places_of, scored_above_clean
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
@@ -73,20 +73,14 @@ class Beatrix(Cleanser):
         judged = usual[usual.isfinite()]
         if not len(judged):
             raise NotHeld("beatrix needs at least four clean images of some label; give more of them")
-        excess = above_clean(scores, judged, self.rate, self.alpha)
-        places = places_of(held.labels)
-        return Scored(
-            scores=scores,
-            removed=excess.removed,
-            rule=excess_in_words(excess, self.rate, self.alpha),
-            per_class=findings(
-                places,
-                excess.removed,
-                {label: float((scores[where] > excess.threshold).float().mean()) for label, where in places.items()},
-                {},
-            ),
-            counts={"images": len(held), "clean_images": len(clean), "layers": len(chosen)},
-            evidence={"threshold": excess.threshold, "p_value": excess.p_value, "layers": chosen},
+        return scored_above_clean(
+            scores,
+            judged,
+            held.labels,
+            self.rate,
+            self.alpha,
+            counts={"layers": len(chosen)},
+            evidence={"layers": chosen},
         )
 
     def _deviations(self, model: Classifier, layer: str, held: Samples, clean: Samples) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
-from goodnet.cleanse._rules import above_clean, excess_in_words, findings, places_of
+from goodnet.cleanse._rules import scored_above_clean
 from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
@@ -58,21 +58,8 @@ class Strip(Cleanser):
         shuffled = clean.shuffled(run.generator).images
         over = shuffled[: min(self.overlays, len(clean) // 2)]
         scores = certainty(model, held.images, over, run)
-        excess = above_clean(scores, certainty(model, shuffled[len(over) :], over, None), self.rate, self.alpha)
-        places = places_of(held.labels)
-        return Scored(
-            scores=scores,
-            removed=excess.removed,
-            rule=excess_in_words(excess, self.rate, self.alpha),
-            per_class=findings(
-                places,
-                excess.removed,
-                {label: float((scores[where] > excess.threshold).float().mean()) for label, where in places.items()},
-                {},
-            ),
-            counts={"images": len(held), "clean_images": len(clean), "overlays": len(over)},
-            evidence={"threshold": excess.threshold, "p_value": excess.p_value},
-        )
+        usual = certainty(model, shuffled[len(over) :], over, None)
+        return scored_above_clean(scores, usual, held.labels, self.rate, self.alpha, counts={"overlays": len(over)})
 
 
 def certainty(model: Classifier, images: Tensor, over: Tensor, run: Run | None) -> Tensor:

@@ -1,10 +1,10 @@
 """How a command ends: exit codes, messages on stderr, never a traceback for what goodnet raises on purpose."""
 
-import functools
-from collections.abc import Callable, Iterable
-from typing import ParamSpec
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from goodnet.errors import GoodnetError, UnsafeFile
 
@@ -14,8 +14,6 @@ NO_ANSWER = 2  # a file that cannot be read, or wrong usage
 INCONCLUSIVE = 3
 INTERRUPTED = 130  # as shells have it for Ctrl-C
 _WORST_FIRST = (FOUND, NO_ANSWER, INCONCLUSIVE, NOTHING_FOUND)
-
-Arguments = ParamSpec("Arguments")
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -28,13 +26,12 @@ def code_of(error: GoodnetError) -> int:
     return FOUND if isinstance(error, UnsafeFile) else NO_ANSWER
 
 
-def ends_in_words(command: Callable[Arguments, int]) -> Callable[Arguments, None]:
-    """A command that returns its exit code, as typer wants it; errors and Ctrl-C become a message and a code."""
+class EndsInWords(TyperGroup):
+    """Commands that return their exit code; errors and Ctrl-C become a message and a code."""
 
-    @functools.wraps(command)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+    def invoke(self, ctx: Any) -> NoReturn:  # typer keeps the type of a context to itself
         try:
-            code = command(*args, **kwargs)
+            code = super().invoke(ctx)
         except GoodnetError as error:
             complain(str(error))
             code = code_of(error)
@@ -47,8 +44,6 @@ def ends_in_words(command: Callable[Arguments, int]) -> Callable[Arguments, None
             complain("interrupted; nothing more was written")
             code = INTERRUPTED
         raise typer.Exit(code)
-
-    return wrapped
 
 
 def complain(message: str) -> None:

@@ -19,7 +19,6 @@ Name = Annotated[
 Out = Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or one that this command wrote before.")]
 
 
-@_outcome.ends_in_words
 def attack(
     name: Name,
     data: _options.Labeled,

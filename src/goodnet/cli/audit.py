@@ -24,7 +24,6 @@ Alpha = Annotated[float, typer.Option(help="The share of clean models that may b
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json there.")]
 
 
-@_outcome.ends_in_words
 def audit(
     files: _options.Files,
     data: _options.Data = None,

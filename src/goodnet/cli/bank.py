@@ -27,7 +27,6 @@ def bank() -> None:
 
 
 @app.command()
-@_outcome.ends_in_words
 def add(
     files: _options.Files,
     data: _options.Data = None,

@@ -60,7 +60,6 @@ def bench() -> None:
 
 
 @app.command()
-@_outcome.ends_in_words
 def run(
     suite: SuiteName,
     size: Size = "full",
@@ -107,7 +106,6 @@ def run(
 
 
 @app.command()
-@_outcome.ends_in_words
 def status(
     suite: SuiteName, size: Size = "full", store: StoreFolder = Path("bench-store"), as_json: _options.Json = False
 ) -> int:
@@ -131,7 +129,6 @@ def status(
 
 
 @app.command()
-@_outcome.ends_in_words
 def table(
     suite: SuiteName,
     size: Size = "full",
@@ -164,7 +161,6 @@ def table(
 
 
 @app.command()
-@_outcome.ends_in_words
 def page(
     suite: SuiteName,
     out: Out,

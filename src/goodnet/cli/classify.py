@@ -21,7 +21,6 @@ Model = Annotated[
 ]
 
 
-@_outcome.ends_in_words
 def classify(
     images: Images,
     model: Model,

@@ -44,7 +44,6 @@ _CONTENTS = ("samples.csv", "kept.npz", "cleanse.json")
 _MOST_LABELS = 8  # that are told one by one
 
 
-@_outcome.ends_in_words
 def cleanse(
     data: Data,
     out: Out,

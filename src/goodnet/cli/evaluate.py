@@ -19,7 +19,6 @@ Before = Annotated[
 ]
 
 
-@_outcome.ends_in_words
 def evaluate(
     model: Model,
     data: _options.Labeled,

@@ -21,7 +21,6 @@ Role = Annotated[
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
 
 
-@_outcome.ends_in_words
 def listing(role: Role = None, name: Name = None, as_json: _options.Json = False) -> int:
     """Show methods, architectures, data layouts and suites, and what --set takes with default and range.
 

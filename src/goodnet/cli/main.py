@@ -19,6 +19,7 @@ from goodnet.cli.scan import scan
 from goodnet.cli.train import train
 
 app = typer.Typer(
+    cls=_outcome.EndsInWords,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

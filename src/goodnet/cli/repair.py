@@ -37,7 +37,6 @@ _LOOK_SECONDS = 30.0
 _RETUNED = {True: "suppressed, not removed", False: "not only suppressed", None: "which tells nothing"}
 
 
-@_outcome.ends_in_words
 def repair(
     file: File,
     data: Data,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from goodnet.models.file_safety import SafetyReport
 
 
-@_outcome.ends_in_words
 def scan(files: _options.Files, sarif: _options.Sarif = None, as_json: _options.Json = False) -> int:
     """Say what model files would execute when loaded the usual way. Nothing in them is executed.
 

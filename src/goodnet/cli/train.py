@@ -46,7 +46,6 @@ Resume = Annotated[
 ]
 
 
-@_outcome.ends_in_words
 def train(
     data: Data = None,
     out: Out = None,

@@ -27,11 +27,13 @@ class Run:
         generator: the only source of randomness.
         deadline: ``time.monotonic()`` at which the best answer so far is wanted, or None.
         progress: call it with the share done and a few words.
+        started: ``time.monotonic()`` at which the run began.
     """
 
     generator: torch.Generator
     deadline: float | None = None
     progress: Progress = _silent
+    started: float = field(default_factory=time.monotonic)
 
     def seconds_left(self) -> float:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()

@@ -1,19 +1,17 @@
 """The repairer contract: what a defender holds goes in, a new model comes out, the suspect is untouched."""
 
-import copy
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, final
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
-from goodnet.core.params import check_ranges, parameters_of
-from goodnet.core.registry import Card, Needs, Registry
-from goodnet.core.rng import isolated_rng
-from goodnet.core.run import Progress, Provenance, Run, library_versions, peak_memory_bytes
-from goodnet.errors import NotApplicable, NotHeld, ParameterError
+from goodnet.core.defense import Defense
+from goodnet.core.params import parameters_of
+from goodnet.core.registry import Needs, Registry
+from goodnet.core.run import Progress, Provenance, Run
+from goodnet.errors import NotApplicable, NotHeld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +48,12 @@ class Repaired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repairer(ABC):
+class Repairer(Defense):
     """Makes a new model of a suspect. A method is a frozen dataclass of hyper-parameters with one hook, ``_fix``.
 
     The base class checks what the defender holds, works on a private copy of the model, seeds, times, and gives the
     new model its history.
     """
-
-    card: ClassVar[Card]
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @final
     def run(
@@ -84,38 +77,20 @@ class Repairer(ABC):
             NotApplicable: the method cannot work on this network, such as one without BatchNorm, or diverged on it.
             ParameterError: ``budget`` is out of its range.
         """
-        if budget is not None and not budget > 0:
-            raise ParameterError(f"budget must be more than 0 seconds, got {budget!r}")
-        mine = defender.restricted_to(self.card.needs, self.card.name, self.card.uses)
+        mine = self._held(defender)
         if mine.model is None:
             raise NotHeld(f"{self.card.name} repairs a model; its card must declare Needs.MODEL")
         if Needs.CLEAN in self.card.needs and not len(mine.clean or ()):
             raise NotHeld(f"{self.card.name} needs clean images, and there is none among these")
-        started = time.monotonic()
-        with isolated_rng(seed) as generator:
-            run = Run(generator, None if budget is None else started + budget)
-            if progress is not None:
-                run.progress = progress
-            fixed = self._fix(replace(mine, model=copy.deepcopy(mine.model).eval().requires_grad_(True)), run)
+        with self._running(mine, seed=seed, budget=budget, progress=progress, gradients=True) as (seen, run):
+            fixed = self._fix(seen, run)
         if not all(value.isfinite().all() for value in fixed.model.state_dict().values()):
             raise NotApplicable(f"{self.card.name} diverged on this network: its weights are no longer numbers")
-        provenance = Provenance(
-            method=self.card.name,
-            version=self.card.version,
-            parameters=asdict(self),
-            seed=seed,
-            seconds=time.monotonic() - started,
-            peak_memory_bytes=peak_memory_bytes(mine.model.device),
-            device=str(mine.model.device),
-            counts=fixed.counts,
-            versions=library_versions(),
-            assumes=self.card.assumes,
-        )
         return Repaired(
             model=self._finished(fixed.model, seed),
             notes=fixed.notes,
             evidence=fixed.evidence,
-            provenance=provenance,
+            provenance=self._provenance(mine, run, seed, fixed.counts),
         )
 
     def _finished(self, model: Classifier, seed: int) -> Classifier:

@@ -45,9 +45,11 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
                 for pair in look.triggers
             ],
             made=made,
+            tried=record["evidence"].get("tried", []),
+            chosen=record["evidence"].get("chosen"),
             maps=drawn[:1] if same else drawn,
             same_maps=same,
-            prices=_prices(record.get("goodnet")),
+            prices=_prices(record["goodnet"]),
             version=goodnet.__version__,
         )
     )
