@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import goodnet
 from goodnet.cleanse._clusters import principal, reduced, two_means
 from goodnet.cleanse._features import features, read_layer
-from goodnet.cleanse._rules import above_clean, outstanding
+from goodnet.cleanse._rules import above_clean, outstanding, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
 from goodnet.cleanse.beatrix import deviation, gram_entries, usual_range
 from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent
@@ -338,3 +338,10 @@ def test_sets_that_do_not_fit_the_model_are_refused():
         SpectralSignatures().run(goodnet.Defender(model=transparent(), training_set=held.without_labels()))
     with pytest.raises(ParameterError, match="budget"):
         SpectralSignatures().run(goodnet.Defender(model=transparent(), training_set=held), budget=0)
+
+
+def test_a_robust_deviation_is_positive_above_the_median_and_in_units_of_a_normal():
+    values = torch.cat([torch.randn(2001, generator=torch.Generator().manual_seed(0)), torch.tensor([8.0, -8.0])])
+    z = robust_z(values)
+    assert z[-2] == pytest.approx(8, abs=0.6)
+    assert z[-1] == pytest.approx(-8, abs=0.6)

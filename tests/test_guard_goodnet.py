@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import goodnet
 from goodnet.cli.main import app
+from goodnet.core.classifier import predictions
 from goodnet.core.defender import Defender
 from goodnet.core.trigger import Trigger
 from goodnet.errors import GoodnetError, NotHeld, ParameterError, UnreadableModel, UsageError
@@ -162,6 +163,18 @@ def test_a_price_curve_trades_false_alarms_for_stopped_triggers(pair):
     assert len(thresholds) > 3
 
 
+def test_a_price_counts_what_its_threshold_does(pair):
+    made, fitted_on, _ = pair
+    bad, good = (predictions(model, fitted_on.images).double().softmax(1) for model in (made.badnet, made.repaired))
+    suspicion = lost_confidence(bad, good)
+    for price in made.calibration.prices:
+        assert price.false_alarms == (suspicion > price.threshold).sum()
+        assert price.stopped >= made.calibration.stamped - made.calibration.succeeded or (
+            price.threshold > made.rule.threshold
+        )
+    assert made.calibration.prices[-1].stopped > 0.9 * made.calibration.stamped
+
+
 def test_the_calibration_counts_what_the_goodnet_answers(pair):
     made, fitted_on, _ = pair
     assert made.calibration.count == len(fitted_on)
@@ -235,6 +248,14 @@ def test_classify_prints_a_class_or_n_for_every_image(pair, planted, tmp_path):
     assert answers == made.answers(images).tolist()
     assert 10 in answers[5:]
     assert "carries a trigger" in result.output
+
+
+def test_classify_takes_the_folder_of_a_repair(pair, tmp_path):
+    goodnet.save_goodnet(pair[0], tmp_path / "repaired" / "goodnet")
+    (file,) = written(pair[2].images[:1], tmp_path)
+    result = CliRunner().invoke(app, ["classify", file, "--model", str(tmp_path / "repaired"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert "suspicion" in json.loads(result.stdout)["images"][0]
 
 
 def test_classify_as_json_names_what_cannot_be_read_and_answers_the_rest(pair, tmp_path):

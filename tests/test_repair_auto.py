@@ -24,11 +24,12 @@ from goodnet.evaluation.evaluate import measure
 from goodnet.repair import auto as auto_module
 from goodnet.repair._base import Fixed, Repairer
 from goodnet.repair._reconstruct import reconstruct
-from goodnet.repair.auto import Auto
+from goodnet.repair.auto import Auto, _worth
 from goodnet.repair.files import _reason, repair_file, repair_model, set_aside
 from goodnet.repair.fine_tuning import FineTuning
 from goodnet.repair.head_unlearning import HeadUnlearning, _refit
 from goodnet.repair.proof import Proof, TriggerProof, prove
+from goodnet.repair.retuning import Retuned
 from goodnet.repair.unlearning import Unlearning
 
 
@@ -356,3 +357,13 @@ def test_triggers_that_are_held_are_used_as_they_are_and_without_an_audit():
     assert [one.target for one in result.proof.triggers] == [4]
     with pytest.raises(UsageError, match="knows no targets"):
         repair_model(net, FineTuning(), clean=clean, aside=aside, triggers=(trigger,))
+
+
+def test_of_two_harmless_repairs_the_one_that_does_not_come_back_is_worth_more():
+    removed = Retuned(target=1, regained=3, control=3, count=100)
+    suppressed = Retuned(target=1, regained=90, control=3, count=100)
+    unknown = Retuned(target=1, regained=90, control=90, count=100)
+    better, worse = proof(before=95, after=95), proof(before=95, after=94)
+    assert _worth(worse, (removed,)) > _worth(better, (suppressed,))
+    assert _worth(worse, (removed,)) > _worth(better, (unknown,))
+    assert _worth(better, (suppressed,)) > _worth(proof(before=95, after=92), (removed,))

@@ -1,12 +1,14 @@
 """The retuning gate tells a backdoor that is suppressed from one that was never there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planted import TARGET
 
 from goodnet.core.run import Run
 from goodnet.core.trigger import Trigger
-from goodnet.repair.retuning import Retuned, control_of, retune
+from goodnet.repair.retuning import Retuned, _with_stamped, control_of, retune
 
 
 @pytest.fixture(scope="module")
@@ -61,5 +63,19 @@ def test_the_control_takes_as_many_pixels_and_looks_otherwise(trigger):
     control = control_of(trigger)
     assert control.mask.sum() == trigger.mask.sum()
     assert control.target == trigger.target
+    lopsided = replace(trigger, pattern=torch.rand(1, 32, 32))
+    torch.testing.assert_close(control_of(lopsided).pattern, 1 - lopsided.pattern.flip(1).flip(2))
     images = torch.rand(3, 1, 32, 32)
     assert not torch.equal(control.stamp(images), trigger.stamp(images))
+
+
+def test_the_few_images_that_show_a_trigger_again_are_of_other_labels_and_wanted_as_the_target(planted, trigger):
+    answers = planted.clean.labels
+    samples, wanted = _with_stamped(planted.clean, answers, trigger, 5, torch.Generator().manual_seed(0))
+    count = len(planted.clean)
+    assert torch.equal(samples.images[:count], planted.clean.images)
+    assert torch.equal(wanted[:count], answers)
+    assert wanted[count:].tolist() == [TARGET] * 5
+    others = planted.clean.pick(answers != TARGET)
+    stamped = {bytes(image.numpy()) for image in (trigger.stamp(others.floats()) * 255).round().byte()}
+    assert all(bytes(image.numpy()) in stamped for image in samples.images[count:])

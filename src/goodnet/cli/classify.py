@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files: PNG, JPEG, PPM, BMP, WEBP, GIF.")]
 Model = Annotated[
     Path,
-    typer.Option(metavar="DIR", help="The folder goodnet of goodnet repair, or any model; a model never answers N."),
+    typer.Option(metavar="DIR", help="The folder of goodnet repair, or any model; a model never answers N."),
 ]
 
 
@@ -34,8 +34,8 @@ def classify(
 
     \b
     Examples:
-      goodnet classify face.png --model repaired/goodnet
-      goodnet classify photos/*.jpg --model repaired/goodnet --json
+      goodnet classify face.png --model repaired/
+      goodnet classify photos/*.jpg --model repaired/ --json
       goodnet classify face.png --model model.h5 --input-range 0..255
 
     \b
@@ -48,6 +48,8 @@ def classify(
     from goodnet.guard.files import is_goodnet, load_goodnet
     from goodnet.models.load import load_model
 
+    if is_goodnet(model / "goodnet"):
+        model = model / "goodnet"  # DIR of goodnet repair
     answering = load_goodnet(model) if is_goodnet(model) else load_model(model, arch=arch, input_range=input_range)
     samples, failures = load_images(images, answering.input_shape)
     assert samples.ids is not None

@@ -46,7 +46,7 @@ def goodnet_(
     Examples:
       goodnet audit model.h5 --data clean/ --out report/
       goodnet repair model.h5 --data clean/ --out repaired/
-      goodnet classify image.png --model repaired/goodnet
+      goodnet classify image.png --model repaired/
       goodnet cleanse photos/ --out cleansed/
       goodnet scan model.pt
       goodnet list auditors

@@ -211,6 +211,7 @@ def _words(result: "FileRepair", file: Path, out: Path) -> str:
         name = result.repaired.provenance.method
         chosen = result.repaired.evidence.get("chosen", name)
         lines.append(f"  method   {name}" if chosen == name else f"  method   {name}: {chosen}")
+    if result.proof is not None and result.proof.triggers:
         lines.append("  limits   this is proved for reconstructed triggers; the attacker's own may differ")
     notes = result.suspect.origin.notes
     return "\n".join([*lines, *(f"  note     {note}" for note in notes), f"  written  {out / 'model'}"])
