@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 import goodnet
-from goodnet.bench.cells import untrained
+from goodnet.models.untrained import untrained
 from goodnet.core.classifier import predictions
 from goodnet.core.samples import Samples
 from goodnet.repair._channels import Channel, answers_along, chosen_convolutions, pruning_order, silence

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import goodnet
-from goodnet.bench.cells import untrained
+from goodnet.models.untrained import untrained
 from goodnet.core.samples import Samples
 from goodnet.training import Recipe, fit
 
@@ -85,7 +85,7 @@ def memory(arguments: argparse.Namespace) -> None:
         for start in range(0, count, 10_000):
             images[start : start + 10_000] = np.random.default_rng(start).integers(256, size=(1, 3, 55, 47))
         del images
-        mapped = np.load(Path(folder) / "images.npy", mmap_mode="r")
+        mapped = np.load(Path(folder) / "images.npy", mmap_mode="c")  # torch wants arrays that it may write to
         torch_images = torch.from_numpy(mapped)
         samples = Samples(images=torch_images, labels=torch.arange(count) % 100)
         fit(untrained("small_cnn", samples, seed=0), samples, RECIPE, progress=lambda _, text: print(text))

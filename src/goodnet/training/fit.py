@@ -115,7 +115,7 @@ def _epoch(state: _State, images: Tensor, labels: Tensor, chosen: Tensor, recipe
             state.schedule.step()  # BatchNorm cannot normalize a single image
             continue
         batch = batch.to(images.device)
-        seen = augmentation(images[batch].float().div_(255), state.generator)
+        seen = augmentation(images[batch], state.generator).float().div_(255)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.mixed_precision):
             value = loss(model, seen.contiguous(memory_format=torch.channels_last), labels[batch], state.generator)
         state.optimizer.zero_grad()
