@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 
 import goodnet
-from goodnet.models.untrained import untrained
 from goodnet.core.classifier import predictions
 from goodnet.core.samples import Samples
+from goodnet.models.untrained import untrained
 from goodnet.repair._channels import Channel, answers_along, chosen_convolutions, pruning_order, silence
 from goodnet.repair._tail import BATCH, batches
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import goodnet
-from goodnet.models.untrained import untrained
 from goodnet.core.samples import Samples
+from goodnet.models.untrained import untrained
 from goodnet.training import Recipe, fit
 
 RECIPE = Recipe(epochs=1, batch_size=128, learning_rate=0.01, shift=2, flip=True, mixed_precision=True)
