@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sql
@@ -51,6 +52,11 @@ class Caught:
     suspicion: float
     confidence: float
     model: str
+
+    @cached_property
+    def key(self) -> str:
+        """What it is called in the quarantine."""
+        return key_of(self.pixels)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Quarantine:
         now = self._clock()
         rows: dict[str, dict[str, Any]] = {}
         for one in caught:
-            key = key_of(one.pixels)
+            key = one.key
             seen = rows[key]["seen"] + 1 if key in rows else 1
             png = to_png(one.pixels)
             rows[key] = {

@@ -1,0 +1,24 @@
+"""What a service counts, for Prometheus; each service has a registry of its own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Counters and gauges; their names begin with ``goodnet_``."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        keep = {"registry": self.registry}
+        self.requests = Counter("goodnet_requests", "Requests by path and status.", ["path", "status"], **keep)
+        self.seconds = Histogram("goodnet_predict_seconds", "Time to answer /predict.", buckets=_SECONDS, **keep)
+        self.images = Counter("goodnet_images", "Judged images: answered or triggered.", ["outcome"], **keep)
+        self.batch = Histogram("goodnet_batch_images", "Images that were judged together.", buckets=_IMAGES, **keep)
+        self.waiting = Gauge("goodnet_requests_waiting", "Requests to /predict without an answer yet.", **keep)
+        self.quarantined = Gauge("goodnet_quarantine_images", "Images in the quarantine by mark.", ["mark"], **keep)
+        self.quarantine_bytes = Gauge("goodnet_quarantine_bytes", "What they weigh.", **keep)
+        self.lost = Counter("goodnet_quarantine_failures", "Triggered images that could not be kept.", **keep)
+        self.swaps = Counter("goodnet_model_swaps", "Models that were put in service.", **keep)
+        self.model = Gauge("goodnet_model_info", "The model in service.", ["version"], **keep)
