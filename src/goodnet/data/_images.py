@@ -162,9 +162,7 @@ def decode(picture: Picture, root: Path, shape: tuple[int, int, int]) -> tuple[N
         return _pixels(image, shape), alpha
 
 
-def decode_bytes(
-    content: bytes, shape: tuple[int, int, int], most_pixels: int = MOST_PIXELS
-) -> NDArray[np.uint8]:
+def decode_bytes(content: bytes, shape: tuple[int, int, int], most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """uint8 (C, H, W) of an image file that is in memory, treated as ``decode_all`` treats one.
 
     Raises:

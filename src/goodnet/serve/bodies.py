@@ -50,10 +50,11 @@ class Admission:
 
 
 class Body:
-    """What was read of a request's body, also when reading stopped."""
+    """What was read of a request's body, also when reading stopped, and how many bytes of it are counted."""
 
     def __init__(self) -> None:
         self.content = bytearray()
+        self.held = 0
 
 
 async def read(request: Request, body: Body, admission: Admission, settings: Settings) -> None:
@@ -69,6 +70,7 @@ async def read(request: Request, body: Body, admission: Admission, settings: Set
                 if len(body.content) + len(part) > most:
                     raise too_large
                 admission.hold(len(part))
+                body.held += len(part)
                 body.content += part
     except TimeoutError:
         raise Refused(408, "slow", f"sending took more than {settings.timeout:g} s", {"Connection": "close"}) from None
@@ -140,7 +142,7 @@ def _array(content: bytes, shape: tuple[int, int, int], settings: Settings) -> T
     if len(values) > settings.most_images:
         raise Refused(413, "too-many", f"a request has at most {settings.most_images} images")
     highest = RANGES[scale]
-    if not (math.isfinite(values.min()) and 0 <= values.min() and values.max() <= highest):
+    if not (math.isfinite(values.min()) and values.min() >= 0 and values.max() <= highest):
         raise Refused(422, "array", f"images must lie in {scale}, got {values.min():g} to {values.max():g}")
     return torch.from_numpy(np.rint(values * (255 / highest)).astype(np.uint8))
 

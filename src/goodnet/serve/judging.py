@@ -4,43 +4,11 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
 
 from goodnet.errors import UsageError
-from goodnet.guard.files import DESCRIPTION, is_goodnet, load_goodnet
-
-
-class Judged(Protocol):
-    """What a guard says about M images; see ``goodnet.guard.goodnet.Judgement``."""
-
-    @property
-    def answers(self) -> Tensor:
-        """int64 (M,): 0..N-1, or N for "this input carries a trigger"."""
-
-    @property
-    def suspicion(self) -> Tensor:
-        """(M,); larger is more suspicious."""
-
-    @property
-    def confidence(self) -> Tensor:
-        """(M,) in [0, 1]."""
-
-
-class Judging(Protocol):
-    """Anything that answers pictures with a class or N; a ``GoodNet`` is one."""
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-
-    @property
-    def num_classes(self) -> int:
-        """N."""
-
-    def judge(self, images: Tensor) -> Judged:
-        """Judge uint8 images (M, C, H, W), each by itself."""
+from goodnet.guard._base import Judging
+from goodnet.guard.files import judging_folder, load_judging
+from goodnet.guard.goodnet import GoodNet
 
 
 @dataclass(frozen=True)
@@ -58,7 +26,7 @@ class Served:
 
 
 def load_served(folder: str | os.PathLike[str]) -> Served:
-    """Read what ``goodnet repair`` or ``save_goodnet`` wrote.
+    """Read what ``goodnet repair``, ``goodnet guard fit`` or ``save_goodnet`` wrote.
 
     Raises:
         UsageError: it is a model that never answers N, or takes no pictures of one or three channels.
@@ -66,16 +34,17 @@ def load_served(folder: str | os.PathLike[str]) -> Served:
         UnsafeFile: it would execute something when loaded the usual way.
     """
     folder = Path(folder).absolute()
-    place = folder / "goodnet" if is_goodnet(folder / "goodnet") else folder
-    if not is_goodnet(place):
+    place = judging_folder(folder)
+    if place is None:
         raise UsageError(
-            f"{folder} holds no {DESCRIPTION}: only a guarded model answers N for a trigger. Make one with "
-            f"goodnet repair FILE --data PATH --out DIR, and serve DIR"
+            f"{folder} holds nothing that answers N for a trigger, as a model alone never does. Make one with goodnet "
+            "repair FILE --data PATH --out DIR or goodnet guard fit FILE --data PATH --out DIR, and serve DIR"
         )
-    model = load_goodnet(place)
+    model = load_judging(place)
     if model.input_shape[0] not in (1, 3):
         raise UsageError(f"{folder} takes pictures of {model.input_shape[0]} channels; 1 and 3 can be served")
-    return Served(model, folder, _version(place), model.badnet.class_names)
+    names = model.badnet.class_names if isinstance(model, GoodNet) else model.model.class_names
+    return Served(model, folder, _version(place), names)
 
 
 def _version(place: Path) -> str:
