@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 import goodnet
 from goodnet.errors import GoodnetError, UsageError
 from goodnet.serve import access, bodies
+from goodnet.serve.judging import Served
 from goodnet.serve.refusals import Refusal, Refused
 from goodnet.serve.review import review_routes
 from goodnet.serve.service import Service
@@ -114,14 +115,7 @@ def create_app(service: Service, *, key: str | None = None) -> FastAPI:
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
         """Whether the service answers; needs no key."""
-        served = service.served
-        return Health(
-            status="ok",
-            version=goodnet.__version__,
-            model=served.version,
-            classes=served.model.num_classes,
-            input_shape=served.model.input_shape,
-        )
+        return _health(service.served)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)
     def metrics() -> Response:
@@ -158,16 +152,9 @@ def create_app(service: Service, *, key: str | None = None) -> FastAPI:
         if key is None:
             raise Refused(403, "no-key", "the model is changed only where the service has a key; or send it SIGHUP")
         try:
-            served = service.swap(new.folder)
+            return _health(service.swap(new.folder))
         except (GoodnetError, OSError) as error:
             raise Refused(409, "model", f"the old model stays in service: {error}") from None
-        return Health(
-            status="ok",
-            version=goodnet.__version__,
-            model=served.version,
-            classes=served.model.num_classes,
-            input_shape=served.model.input_shape,
-        )
 
     app.include_router(review_routes(service))
     return app
@@ -186,6 +173,16 @@ async def _predicted(request: Request, body: bodies.Body, service: Service, admi
     except UsageError as error:  # it is stopping
         raise Refused(503, "stopping", str(error), {"Retry-After": "5"}) from None
     return Predictions(classes=model.num_classes, predictions=[ImagePrediction(**asdict(one)) for one in predictions])
+
+
+def _health(served: Served) -> Health:
+    return Health(
+        status="ok",
+        version=goodnet.__version__,
+        model=served.version,
+        classes=served.model.num_classes,
+        input_shape=served.model.input_shape,
+    )
 
 
 def _answer_errors(app: FastAPI) -> None:

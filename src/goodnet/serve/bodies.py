@@ -121,7 +121,7 @@ def _decoded(files: list[bytes], shape: tuple[int, int, int], settings: Settings
 
 
 def _array(content: bytes, shape: tuple[int, int, int], settings: Settings) -> Tensor:
-    """Of ``{"images": [...], "range": "0..255"}``; numbers are rounded to 8 bits, at which images are judged and kept."""
+    """Of ``{"images": [...], "range": "0..255"}``; numbers are rounded to the 8 bits that are judged and kept."""
     try:
         record: Any = json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:

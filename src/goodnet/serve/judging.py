@@ -43,7 +43,7 @@ def load_served(folder: str | os.PathLike[str]) -> Served:
     model = load_judging(place)
     if model.input_shape[0] not in (1, 3):
         raise UsageError(f"{folder} takes pictures of {model.input_shape[0]} channels; 1 and 3 can be served")
-    names = model.badnet.class_names if isinstance(model, GoodNet) else model.model.class_names
+    names = model.badnet.class_names if isinstance(model, GoodNet) else model.class_names
     return Served(model, folder, _version(place), names)
 
 

@@ -82,7 +82,7 @@ def review_routes(service: Service) -> APIRouter:
     @routes.get("/quarantine/export.zip", response_class=StreamingResponse)
     def export(mark: Annotated[list[Shown] | None, Query(max_length=4)] = None) -> Response:
         """The pictures with these marks (poisoned if left out), as a zip file of a folder that goodnet reads."""
-        file = tempfile.TemporaryFile()
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when all of it is sent
         try:
             export_zip(quarantine, file, mark or ("poisoned",))
         except UsageError as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from goodnet.errors import GoodnetError, UsageError
+from goodnet.guard._base import GuardJudgement, Judged
+from goodnet.guard.goodnet import Judgement
 from goodnet.serve.batching import Batcher
 from goodnet.serve.judging import Served, load_served
 from goodnet.serve.metrics import Metrics
@@ -123,7 +125,7 @@ class Service:
         said = served.model.judge(images)
         answers, suspicion = said.answers.tolist(), said.suspicion.tolist()
         confidence = said.confidence.tolist()
-        predicted = getattr(said, "badnet", None)
+        predicted = _before_the_guard(said)
         triggered = [row for row, answer in enumerate(answers) if answer == served.model.num_classes]
         caught = [
             Caught(
@@ -164,3 +166,10 @@ class Service:
         keys = [one.key if one.key in held else None for one in caught]
         self.metrics.lost.inc(keys.count(None))
         return keys
+
+
+def _before_the_guard(said: Judged) -> Tensor | None:
+    """int64 (M,), what the model under suspicion answers by itself; None where that is not told."""
+    if isinstance(said, Judgement):
+        return said.badnet
+    return said.predicted if isinstance(said, GuardJudgement) else None
