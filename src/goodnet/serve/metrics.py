@@ -15,13 +15,9 @@ class Metrics:
         self.requests = Counter("goodnet_requests", "Requests by path and status.", ["path", "status"], registry=own)
         self.seconds = Histogram("goodnet_predict_seconds", "Time to answer /predict.", buckets=_SECONDS, registry=own)
         self.images = Counter("goodnet_images", "Judged images: answered or triggered.", ["outcome"], registry=own)
-        self.batch = Histogram(
-            "goodnet_batch_images", "Images that were judged together.", buckets=_IMAGES, registry=own
-        )
+        self.batch = Histogram("goodnet_batch_images", "Images judged together.", buckets=_IMAGES, registry=own)
         self.waiting = Gauge("goodnet_requests_waiting", "Requests to /predict without an answer yet.", registry=own)
-        self.quarantined = Gauge(
-            "goodnet_quarantine_images", "Images in the quarantine by mark.", ["mark"], registry=own
-        )
+        self.quarantined = Gauge("goodnet_quarantine_images", "Pictures held, by mark.", ["mark"], registry=own)
         self.quarantine_bytes = Gauge("goodnet_quarantine_bytes", "What they weigh.", registry=own)
         self.lost = Counter("goodnet_quarantine_failures", "Triggered images that could not be kept.", registry=own)
         self.swaps = Counter("goodnet_model_swaps", "Models that were put in service.", registry=own)
