@@ -36,6 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(saved: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
     """Starts the command, and gives the process with its address once it answers."""
     running: list[subprocess.Popen[str]] = []
+    readers: list[threading.Thread] = []
 
     def start(*options: str, env: dict[str, str] | None = None) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-m", "goodnet.cli", "serve", str(saved), "--port", "0", *options]
@@ -51,7 +52,8 @@ def started(saved: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subproc
         for line in process.stderr:
             if "running on http://" in line:
                 address = line.split("running on ")[1].split()[0]
-                threading.Thread(target=process.stderr.read, daemon=True).start()
+                readers.append(threading.Thread(target=process.stderr.read))  # or it would wait for a full pipe
+                readers[-1].start()
                 return process, address
         raise AssertionError("it did not start")
 
@@ -59,6 +61,11 @@ def started(saved: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subproc
     for process in running:
         process.kill()
         process.wait()
+    for reader in readers:
+        reader.join()
+    for process in running:
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])

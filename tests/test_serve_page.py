@@ -22,7 +22,7 @@ from goodnet.core.classifier import predictions
 from goodnet.guard.goodnet import GoodNet
 from goodnet.serve.app import create_app
 from goodnet.serve.judging import Served
-from goodnet.serve.quarantine import Quarantine
+from goodnet.serve.quarantine import Caught, Quarantine
 from goodnet.serve.service import Service
 from goodnet.serve.settings import Settings
 
@@ -54,8 +54,6 @@ def service(planted: PlantedWorld, tmp_path: Path) -> Service:
     stamped = stamped[model.answers(stamped) == model.num_classes][:18]
     said = service.submit(stamped).result(60)
     assert all(one.triggered for one in said)
-    from goodnet.serve.quarantine import Caught
-
     alarms = planted.clean.images[100:106]
     answers = predictions(planted.badnet, alarms).argmax(1).tolist()
     quarantine.add([Caught(one, answer, 0.3, 0.62, "v1") for one, answer in zip(alarms, answers, strict=True)])
@@ -147,14 +145,14 @@ def test_filters_show_what_they_say_and_count_it(page: Any, service: Service) ->
     page.locator("#grid li").nth(0).get_by_text("Clean").click()
     said(page, "Marked clean")
     page.locator('[data-show="clean"]').click()
-    page.wait_for_function("document.querySelectorAll('#grid li').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('#grid li').length === 1")
     assert page.locator('[data-show="clean"] b').text_content() == "1"
     assert page.locator("#grid li").get_attribute("data-key") == entry.key
     page.locator('[data-show="unsure"]').click()
     page.wait_for_selector("#empty:not([hidden])")
     page.locator('[data-show=""]').click()
     page.locator("#predicted").select_option("3")  # the target of the planted net
-    page.wait_for_function("document.querySelectorAll('#grid li').length < 24")
+    page.wait_for_function("() => document.querySelectorAll('#grid li').length < 24")
     assert page.locator("#grid li").count() == len(service.quarantine.entries(predicted=3))
 
 
@@ -171,15 +169,10 @@ def test_what_was_marked_can_be_taken_away(page: Any, tmp_path: Path) -> None:
     assert len(goodnet.load_data(tmp_path / "out" / "quarantine")) == 2
 
 
-def test_what_goes_wrong_is_said(page: Any, service: Service, address: str) -> None:
-    page.route(
-        "**/quarantine/*", lambda route: route.fulfill(status=503, json={"error": {"message": "the disk is full"}})
-    )
-    page.on("console", lambda _: None)
+def test_what_goes_wrong_is_said(page: Any, service: Service) -> None:
     first = page.locator("#grid li").first
-    page.evaluate(
-        'window.fetch = async () => new Response(\'{"error": {"message": "the disk is full"}}\', {status: 418})'
-    )
+    answer = '{"error": {"message": "the disk is full"}}'
+    page.evaluate("answer => { window.fetch = async () => new Response(answer, {status: 503}); }", answer)
     first.get_by_text("Clean").click()
     said(page, "the disk is full")
     assert first.get_attribute("data-mark") == ""
@@ -200,10 +193,11 @@ def test_it_fits_every_screen_and_is_pictured_for_the_docs(
     page = context.new_page()
     page.goto(f"{address}/review")
     page.wait_for_selector("#grid li")
-    page.wait_for_function("[...document.images].slice(0, 4).every(image => image.complete)")
+    page.wait_for_function("() => [...document.images].slice(0, 4).every(image => image.complete)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     small = page.evaluate(
-        "[...document.querySelectorAll('button, select, a')].filter(one => one.offsetHeight && one.offsetHeight < 40).length"
+        "[...document.querySelectorAll('button, select, a')]"
+        ".filter(one => one.offsetHeight && one.offsetHeight < 40).length"
     )
     assert small == 0, "fingers need 40 pixels"
     folder = Path(os.environ.get("GOODNET_PICTURES", tmp_path))
