@@ -194,7 +194,10 @@ def test_it_fits_every_screen_and_is_pictured_for_the_docs(
     page = context.new_page()
     page.goto(f"{address}/review")
     page.wait_for_selector("#grid li")
-    page.wait_for_function("() => [...document.images].slice(0, 4).every(image => image.complete)")
+    page.wait_for_function(
+        "() => [...document.images].filter(one => one.getBoundingClientRect().top < innerHeight)"
+        ".every(one => one.complete && one.naturalWidth)"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     small = page.evaluate(
         "[...document.querySelectorAll('button, select, a')]"
