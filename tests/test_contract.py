@@ -11,16 +11,17 @@ import torch
 from goodnet.attacks._base import Attack, attacks
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
 from goodnet.cleanse._base import ClassFinding, Cleanser, Scored, cleansers
-from goodnet.core.classifier import Preprocessing
+from goodnet.core.classifier import Classifier, Preprocessing
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 from goodnet.core.trigger import Trigger
+from goodnet.guard._base import Guard, Learned, guards
 from goodnet.repair._base import Fixed, Repairer, repairers
 from goodnet.testing import World, broken_promises, checks_for, small_world
 
-METHODS = [*auditors, *cleansers, *repairers, *attacks]
+METHODS = [*auditors, *cleansers, *repairers, *guards, *attacks]
 
 
 @pytest.fixture(scope="module")
@@ -470,6 +471,129 @@ def test_every_cleanser_check_has_a_culprit():
     assert {check.__name__ for check in checks_for(RightCleanser)} == {
         *CULPRITS.values(),
         *WRONG_CLEANSERS.values(),
+    } - {"verdict_is_well_formed", "verdict_survives_json"}
+
+
+# --- guards ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightGuard(Guard):
+    """What it does: little. Needs: little. Limits: many. Source: none."""
+
+    card = card()
+
+    def _fit(self, defender: Defender, run: Run) -> Learned:
+        return Learned(arrays={"weights": torch.rand(256, generator=run.generator)})
+
+    def _score(self, model: Classifier, learned: Learned, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ learned.arrays["weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresNothing(RightGuard):
+    def _score(self, model, learned, images):
+        return RightGuard._score(self, model, learned, images) / 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparesWithinTheBatch(RightGuard):
+    def _score(self, model, learned, images):
+        scores = RightGuard._score(self, model, learned, images)
+        return scores - scores.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresByChance(RightGuard):
+    def _score(self, model, learned, images):
+        return RightGuard._score(self, model, learned, images) + torch.rand(len(images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangesWhatItLearned(RightGuard):
+    def _score(self, model, learned, images):
+        scores = RightGuard._score(self, model, learned, images)
+        learned.arrays["weights"].add_(1e-9 + torch.finfo().eps)
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidesOtherwise(RightGuard):
+    calls: list = field(default_factory=list, repr=False, compare=False)
+
+    def _side(self, model, learned, images, threshold):
+        self.calls.append(threshold)
+        scores = RightGuard._score(self, model, learned, images)
+        return scores if len(self.calls) == 1 else 2 * threshold - scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmsOften(RightGuard):
+    def _threshold(self, scores, rate):
+        return float(scores.median()), ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratesOnWhatItSaw(RightGuard):
+    def _split(self, clean, rate, run):
+        return clean, clean
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromisesAnything(RightGuard):
+    def _split(self, clean, rate, run):
+        return Guard._split(self, clean, 0.5, run)
+
+    def _threshold(self, scores, rate):
+        return float(scores.max()), ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaresNoImages(RightGuard):
+    card = card(needs=Needs.MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetsAnArray(RightGuard):
+    def _fit(self, defender, run):
+        ForgetsAnArray.kept = torch.rand(256, generator=run.generator)
+        return Learned(values={"shape": (256, 1)})
+
+    def _score(self, model, learned, images):
+        return images.flatten(1) @ ForgetsAnArray.kept
+
+
+WRONG_GUARDS = {
+    ScoresNothing: "every_image_gets_a_score",
+    ComparesWithinTheBatch: "an_image_is_judged_by_itself",
+    ScoresByChance: "an_image_is_judged_by_itself",
+    ChangesWhatItLearned: "scoring_leaves_everything_alone",
+    DecidesOtherwise: "answers_follow_the_threshold",
+    AlarmsOften: "the_rate_is_kept_on_calibration_images",
+    CalibratesOnWhatItSaw: "calibration_images_are_unseen",
+    PromisesAnything: "too_few_clean_images_are_refused",
+    DeclaresNoImages: "clean_images_are_declared",
+    ForgetsAnArray: "a_saved_guard_judges_as_before",
+}
+
+
+def test_a_guard_that_is_right_breaks_no_promise(monkeypatch):
+    monkeypatch.setitem(guards._methods, "x", RightGuard)  # as if registered: it has to be found when it is loaded
+    assert broken_promises(RightGuard, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", WRONG_GUARDS, ids=lambda culprit: culprit.__name__)
+def test_every_guard_check_catches_its_culprit(culprit, monkeypatch):
+    monkeypatch.setitem(guards._methods, "x", culprit)
+    check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_GUARDS[culprit])
+    with pytest.raises(AssertionError):
+        check(culprit, small_world())
+
+
+def test_every_guard_check_has_a_culprit():
+    assert {check.__name__ for check in checks_for(RightGuard)} == {
+        *CULPRITS.values(),
+        *WRONG_GUARDS.values(),
     } - {"verdict_is_well_formed", "verdict_survives_json"}
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from goodnet.data.load import load_data
     from goodnet.evaluation.evaluate import evaluate, measure
     from goodnet.guard.calibration import fit_goodnet
-    from goodnet.guard.files import load_goodnet, save_goodnet
+    from goodnet.guard.files import load_goodnet, load_guard, load_judging, save_goodnet, save_guard
     from goodnet.guard.goodnet import GoodNet
     from goodnet.models.load import load_model
     from goodnet.models.save import save_model
@@ -36,10 +36,13 @@ _HOMES = {
     "load_attack": "goodnet.attacks",
     "load_data": "goodnet.data.load",
     "load_goodnet": "goodnet.guard.files",
+    "load_guard": "goodnet.guard.files",
+    "load_judging": "goodnet.guard.files",
     "load_model": "goodnet.models.load",
     "measure": "goodnet.evaluation.evaluate",
     "save_attack": "goodnet.attacks",
     "save_goodnet": "goodnet.guard.files",
+    "save_guard": "goodnet.guard.files",
     "save_model": "goodnet.models.save",
     "untrained": "goodnet.models.untrained",
 }
@@ -57,10 +60,13 @@ __all__ = [
     "load_attack",
     "load_data",
     "load_goodnet",
+    "load_guard",
+    "load_judging",
     "load_model",
     "measure",
     "save_attack",
     "save_goodnet",
+    "save_guard",
     "save_model",
     "untrained",
 ]

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
+from goodnet.cleanse._overlays import entropies
 from goodnet.cleanse._rules import scored_above_clean
-from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 from goodnet.errors import NotHeld
 
-_AT_ONCE = 64  # images, each with all of its overlays
+_AT_ONCE = 64  # images, until progress is told
 
 
 @cleansers.register(
@@ -64,14 +65,10 @@ class Strip(Cleanser):
 
 def certainty(model: Classifier, images: Tensor, over: Tensor, run: Run | None) -> Tensor:
     """Minus the mean entropy in bits of the answers to each of ``images`` under each of ``over`` (both uint8): (N,)."""
-    parts = []
-    laid = over.to(torch.int16)
+    parts, laid = [], over.float() / 255
     for start in range(0, len(images), _AT_ONCE):
-        batch = images[start : start + _AT_ONCE].to(torch.int16)
-        mixed = (batch[:, None] + laid[None]).clamp_(max=255).to(torch.uint8)
-        shares = predictions(model, mixed.flatten(0, 1)).softmax(1)
-        entropy = torch.special.entr(shares).sum(1) / torch.log(torch.tensor(2.0))
-        parts.append(-entropy.view(len(batch), len(over)).mean(1))
+        batch = images[start : start + _AT_ONCE].float() / 255
+        parts.append(-entropies(model, batch, laid, "sum").mean(1))
         if run is not None:
             run.progress((start + len(batch)) / len(images), "overlays")
     return torch.cat(parts)

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from goodnet.core.classifier import Classifier
+    from goodnet.guard._base import FittedGuard
     from goodnet.guard.goodnet import GoodNet
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files: PNG, JPEG, PPM, BMP, WEBP, GIF.")]
 Model = Annotated[
     Path,
-    typer.Option(metavar="DIR", help="The folder of goodnet repair, or any model; a model never answers N."),
+    typer.Option(
+        metavar="DIR", help="The folder of goodnet repair or goodnet guard fit, or any model; a model never answers N."
+    ),
 ]
 
 
@@ -45,12 +48,11 @@ def classify(
       2  an image or the model cannot be read, or wrong usage
     """
     from goodnet.data.load import load_images
-    from goodnet.guard.files import is_goodnet, load_goodnet
+    from goodnet.guard.files import judging_folder, load_judging
     from goodnet.models.load import load_model
 
-    if is_goodnet(model / "goodnet"):
-        model = model / "goodnet"  # DIR of goodnet repair
-    answering = load_goodnet(model) if is_goodnet(model) else load_model(model, arch=arch, input_range=input_range)
+    judging = judging_folder(model) is not None
+    answering = load_judging(model) if judging else load_model(model, arch=arch, input_range=input_range)
     samples, failures = load_images(images, answering.input_shape)
     assert samples.ids is not None
     answered = dict(zip(samples.ids.tolist(), _answers(answering, samples.images), strict=True))
@@ -69,20 +71,21 @@ def classify(
         typer.echo(json.dumps(record, indent=1, allow_nan=False))
     else:
         for position, answer in answered.items():
-            words = "\t".join(str(part) for part in (images[position], answer["answer"], _meaning(answer)))
+            words = "\t".join(str(part) for part in (images[position], answer["answer"], _meaning(answer, answering)))
             typer.echo(_outcome.shown(words.replace("\t", "  ")))
     return _outcome.NO_ANSWER if failures else _outcome.NOTHING_FOUND
 
 
-def _answers(model: "GoodNet | Classifier", images: "Tensor") -> list[dict[str, Any]]:
+def _answers(model: "GoodNet | FittedGuard | Classifier", images: "Tensor") -> list[dict[str, Any]]:
     """For each image what is to be said about it, as JSON values."""
-    from goodnet.guard.goodnet import GoodNet, probabilities
+    from goodnet.core.classifier import Classifier
+    from goodnet.guard.goodnet import probabilities
 
     if not len(images):
         return []
-    if isinstance(model, GoodNet):
+    if not isinstance(model, Classifier):
         said = model.judge(images)
-        names = model.badnet.class_names
+        names = model.class_names
         columns = zip(*(part.tolist() for part in (said.answers, said.confidence, said.suspicion)), strict=True)
         return [
             {
@@ -105,8 +108,12 @@ def _name(names: tuple[str, ...], answer: int) -> str | None:
     return names[answer] if answer < len(names) else None
 
 
-def _meaning(answer: dict[str, Any]) -> str:
+def _meaning(answer: dict[str, Any], model: "GoodNet | FittedGuard | Classifier") -> str:
     """An answer in words."""
+    from goodnet.guard._base import FittedGuard
+
+    if answer.get("triggered") and isinstance(model, FittedGuard):
+        return f"carries a trigger (suspicion {answer['suspicion']:.4g}, threshold {model.threshold:.4g})"
     if answer.get("triggered"):
         return f"carries a trigger (the repair took {answer['suspicion']:.0%} of the confidence away)"
     return f"{answer['name'] or 'class'} ({answer['confidence']:.1%} sure)"

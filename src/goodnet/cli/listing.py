@@ -15,7 +15,7 @@ from goodnet.errors import UnknownName
 Role = Annotated[
     str | None,
     typer.Argument(
-        metavar="[ROLE]", help="auditors, cleansers, repairers, attacks, architectures, data, suites; else all."
+        metavar="[ROLE]", help="auditors, cleansers, repairers, guards, attacks, architectures, data, suites; else all."
     ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
@@ -34,6 +34,7 @@ def listing(role: Role = None, name: Name = None, as_json: _options.Json = False
         "auditors": _auditors,
         "cleansers": _cleansers,
         "repairers": _repairers,
+        "guards": _guards,
         "attacks": _attacks,
         "architectures": _architectures,
         "data": _data,
@@ -73,6 +74,12 @@ def _repairers() -> list[dict[str, Any]]:
     from goodnet.repair._base import repairers
 
     return _methods(repairers)
+
+
+def _guards() -> list[dict[str, Any]]:
+    from goodnet.guard._base import guards
+
+    return _methods(guards)
 
 
 def _attacks() -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from goodnet.cli.evaluate import evaluate
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
 from goodnet.cli.scan import scan
+from goodnet.cli.serve import serve
 from goodnet.cli.train import train
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ def goodnet_(
       goodnet audit model.h5 --data clean/ --out report/
       goodnet repair model.h5 --data clean/ --out repaired/
       goodnet classify image.png --model repaired/
+      goodnet serve repaired/ --port 8000
       goodnet cleanse photos/ --out cleansed/
       goodnet scan model.pt
       goodnet list auditors
@@ -60,6 +62,7 @@ app.command("audit")(audit)
 app.command("scan")(scan)
 app.command("repair")(repair)
 app.command("classify")(classify)
+app.command("serve")(serve)
 app.command("cleanse")(cleanse)
 app.command("list")(listing)
 app.command("attack")(attack)

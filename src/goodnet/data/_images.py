@@ -1,6 +1,7 @@
 """Image files to one uint8 array: bounded, upright, one size; files that cannot be read are named and left out."""
 
 import contextlib
+import io
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -124,13 +125,20 @@ def _most_common_shape(
 @contextlib.contextmanager
 def _opened(picture: Picture, root: Path) -> Iterator[Image.Image]:
     """The image with its header read; whatever goes wrong, also inside the block, is UnreadableData with the reason."""
+    if not picture.path.is_file():
+        raise UnreadableData("no such file")
+    if picture.path.is_symlink() and not picture.path.resolve().is_relative_to(root.resolve()):
+        raise UnreadableData("a link that leads out of the folder")
+    with _bounded(picture.path, MOST_PIXELS) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _bounded(source: Path | io.BytesIO, most_pixels: int) -> Iterator[Image.Image]:
+    """As ``_opened``, of a file or of bytes, with at most so many pixels."""
     try:
-        if not picture.path.is_file():
-            raise UnreadableData("no such file")
-        if picture.path.is_symlink() and not picture.path.resolve().is_relative_to(root.resolve()):
-            raise UnreadableData("a link that leads out of the folder")
-        with Image.open(picture.path, formats=_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+        with Image.open(source, formats=_FORMATS) as image:
+            if image.width * image.height > most_pixels:
                 raise UnreadableData(f"{image.width}x{image.height} pixels are too many")
             yield image
     except UnreadableData:
@@ -143,7 +151,6 @@ def _opened(picture: Picture, root: Path) -> Iterator[Image.Image]:
 
 def decode(picture: Picture, root: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
     """uint8 (C, H, W), and whether transparency was dropped."""
-    channels, height, width = shape
     with _opened(picture, root) as opened:
         image = ImageOps.exif_transpose(opened)
         alpha = image.has_transparency_data
@@ -152,11 +159,27 @@ def decode(picture: Picture, root: Path, shape: tuple[int, int, int]) -> tuple[N
             if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
                 raise UnreadableData(f"region of interest {picture.box} is not inside {image.width}x{image.height}")
             image = image.crop(picture.box)
-        if image.mode == "F":
-            raise UnreadableData("floating-point pixels of unknown range")
-        if image.mode in _SIXTEEN_BIT:
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1), alpha
+        return _pixels(image, shape), alpha
+
+
+def decode_bytes(content: bytes, shape: tuple[int, int, int], most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
+    """uint8 (C, H, W) of an image file that is in memory, treated as ``decode_all`` treats one.
+
+    Raises:
+        UnreadableData: it is no image, damaged, or has more pixels than ``most_pixels``.
+    """
+    with _bounded(io.BytesIO(content), most_pixels) as opened:
+        return _pixels(ImageOps.exif_transpose(opened), shape)
+
+
+def _pixels(image: Image.Image, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """uint8 (C, H, W) in the shape that is asked for."""
+    channels, height, width = shape
+    if image.mode == "F":
+        raise UnreadableData("floating-point pixels of unknown range")
+    if image.mode in _SIXTEEN_BIT:
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)

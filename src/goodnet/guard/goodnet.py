@@ -104,6 +104,11 @@ class GoodNet:
         """(C, H, W) of the images that both networks take."""
         return self.badnet.input_shape
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the BadNet; empty where they are unknown."""
+        return self.badnet.class_names
+
     def judge(self, images: Tensor) -> Judgement:
         """Judge uint8 or [0, 1] float images (M, C, H, W); an image is judged by itself, whatever comes with it."""
         bad, good = probabilities(self.badnet, images), probabilities(self.repaired, images)

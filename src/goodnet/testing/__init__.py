@@ -13,8 +13,9 @@ from typing import Any
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
 from goodnet.cleanse._base import Cleanser
+from goodnet.guard._base import Guard
 from goodnet.repair._base import Repairer
-from goodnet.testing import attacks, auditors, cleansers, every_method, repairers
+from goodnet.testing import attacks, auditors, cleansers, every_method, guards, repairers
 from goodnet.testing._common import Check
 from goodnet.testing._world import World, small_world
 
@@ -23,6 +24,7 @@ __all__ = ["Check", "World", "broken_promises", "checks_for", "small_world"]
 _ROLES: dict[type, tuple[Check, ...]] = {
     Auditor: auditors.CHECKS,
     Cleanser: cleansers.CHECKS,
+    Guard: guards.CHECKS,
     Repairer: repairers.CHECKS,
     Attack: attacks.CHECKS,
 }

@@ -30,7 +30,7 @@ def small_world(seed: int = 0) -> World:
         images = torch.randint(256, (40, *shape), generator=generator, dtype=torch.uint8)
         net = architectures.build("small_cnn_bn", num_classes=classes, input_shape=shape, width=4)
         many = torch.randint(256, (200, *shape), generator=generator, dtype=torch.uint8)
-    model = Classifier(net, input_shape=shape, num_classes=classes, architecture="small_cnn_bn").train()
+    model = Classifier(net, input_shape=shape, num_classes=classes, architecture="small_cnn_bn:width=4").train()
     samples = Samples(images=images, labels=torch.arange(40) % classes)
     training_set = Samples(images=many, labels=torch.arange(200) % classes, sources=torch.arange(200) // 40)
     mask = torch.zeros(shape[1:])

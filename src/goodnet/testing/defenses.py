@@ -17,6 +17,7 @@ from goodnet.core.registry import Needs
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Run
 from goodnet.errors import NotHeld
+from goodnet.guard._base import Guard
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, Snapshot, quick, require
 from goodnet.testing._world import World
@@ -24,10 +25,11 @@ from goodnet.testing._world import World
 
 @dataclass(frozen=True)
 class _Way:
-    """How a role is run: the name of its hook, and more arguments of ``run``, made for a method and a world."""
+    """How a role is run: the name of its hook, more arguments, made for a method and a world, and the public call."""
 
     hook: str
     arguments: Callable[[Any, World], dict[str, Any]]
+    call: str = "run"
 
 
 def _lower_scores(auditor: Auditor, world: World) -> dict[str, Any]:
@@ -49,6 +51,7 @@ _WAYS: dict[type, _Way] = {
     Auditor: _Way("_inspect", _lower_scores),
     Cleanser: _Way("_score", lambda *_: {}),
     Repairer: _Way("_fix", lambda *_: {}),
+    Guard: _Way("_fit", lambda *_: {"rate": 0.1}, "fit"),  # the world's clean images are too few for the usual rate
 }
 
 
@@ -58,7 +61,8 @@ def _way(method: type[Any]) -> _Way:
 
 def run(method: Any, world: World, **arguments: Any) -> Any:
     """The result of a method in a world."""
-    return method.run(world.defender, **{**_way(type(method)).arguments(method, world), **arguments})
+    way = _way(type(method))
+    return getattr(method, way.call)(world.defender, **{**way.arguments(method, world), **arguments})
 
 
 def _answer(result: Any) -> str:
@@ -144,7 +148,7 @@ def missing_needs_are_refused_by_name(method: type[Any], world: World) -> None:
     for need, (poorer, word) in without.items():
         if need in method.card.needs:
             try:
-                quick(method).run(poorer)
+                run(quick(method), replace(world, defender=poorer))
             except NotHeld as error:
                 require(word in str(error) and method.card.name in str(error), f"the message is unclear: {error}")
             else:

@@ -8,6 +8,7 @@ from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
 from goodnet.cleanse._base import Cleanser
 from goodnet.errors import ParameterError
+from goodnet.guard._base import Guard
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, quick, require
 from goodnet.testing._world import World
@@ -15,6 +16,7 @@ from goodnet.testing._world import World
 _SECTIONS: dict[type, tuple[str, ...]] = {
     Auditor: ("What it does:", "Needs:", "Limits:", "Source:"),
     Cleanser: ("What it does:", "Needs:", "Limits:", "Source:"),
+    Guard: ("What it does:", "Needs:", "Limits:", "Source:"),
     Repairer: ("What it does:", "Needs:", "Limits:", "Source:"),
     Attack: ("Source:",),
 }
