@@ -16,7 +16,7 @@ from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable, ParameterError, UsageError
 from goodnet.models import architectures, keras_graph
-from goodnet.repair import fine_pruning
+from goodnet.repair import _tuning, fine_pruning
 from goodnet.repair._channels import (
     Channel,
     Convolution,
@@ -358,10 +358,10 @@ def test_no_step_of_the_tuning_sees_a_pruned_channel_awake(stepwise, monkeypatch
 
         return tune(model, samples, wanted, recipe, run, loss=looks, progress=progress)
 
-    monkeypatch.setattr(fine_pruning, "tune", watched)
+    monkeypatch.setattr(fine_pruning if stepwise else _tuning, "tune", watched)
     clean = Samples(noise(model, 40), labels=torch.arange(40) % 5)
     method = FinePruning(channels=5, epochs=3, batch_size=10, learning_rate=0.1, stepwise=stepwise, step_channels=5)
-    method.run(Defender(model=model, clean=clean))
+    replace(method, attempts=1).run(Defender(model=model, clean=clean))
     assert len(seen) == 12
     assert set(seen) == {5}
 
@@ -370,7 +370,7 @@ def test_stepwise_keeps_the_last_net_within_the_tolerance(monkeypatch):
     """What the images kept aside say after each tuning: 1.0 at the start, then 0.99, 0.97, 0.9."""
     model = NETS["small_cnn_bn"]()
     said, tuned = iter([1.0, 0.99, 0.97, 0.9, 1.0]), []
-    monkeypatch.setattr(fine_pruning, "_right", lambda *_: next(said))
+    monkeypatch.setattr(fine_pruning, "share_right", lambda *_: next(said))
     monkeypatch.setattr(
         FinePruning, "_tuned", lambda self, model, gone, *_: tuned.append(len(gone)) or _silent(model, gone)
     )
