@@ -407,8 +407,8 @@ def test_every_format_and_the_page_tell_of_repairs(demo: Table) -> None:
     assert "<th scope=row><bdi>auto, told the target</bdi></th><td><bdi>1 of 1</bdi>" in html
     assert "&lt;it&gt; holds" in html
     assert "What the GoodNets do" in html
-    cells = ("second-opinion", "1.5%, 3 of 200 (0.3% to 4.3%)", "7%, 7 of 100 (2.9% to 13.9%)", "95%, 190 of 200")
-    assert all(f"<td><bdi>{cell}" in html for cell in cells)
+    assert "<td><bdi>1.5%</bdi><small>3 of 200, 0.3% to 4.3%</small>" in html
+    assert "<td><bdi>7%</bdi><small>7 of 100, 2.9% to 13.9%</small>" in html
     assert "too few" not in html
     (goodnet,) = record["rows"][5]["trials"][0]["repair"]["goodnets"]
     assert (goodnet["rule"], goodnet["attack_success_rate"]["hits"]) == ("second-opinion", 7)

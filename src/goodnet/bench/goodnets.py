@@ -55,8 +55,8 @@ def goodnet_trials(told: Mapping[str, Any]) -> tuple[GoodNetTrial, ...]:
     return tuple(made)
 
 
-def goodnet_cells(table: "Table") -> list[list[str]]:
-    """A line for each row, seed and rule: shares with counts and exact 95 % intervals."""
+def goodnet_cells(table: "Table") -> list[list[tuple[str, str]]]:
+    """A line for each row, seed and rule: in each cell what is shown, and smaller its counts and exact 95 % interval."""
     lines = []
     for row in table.rows:
         for trial in row.trials:
@@ -64,12 +64,12 @@ def goodnet_cells(table: "Table") -> list[list[str]]:
                 seed = f", seed {trial.seed}" if len(row.trials) > 1 else ""
                 lines.append(
                     [
-                        f"{row.label or row.attack}, {row.repair}{seed}",
-                        one.rule,
+                        (f"{row.label or row.attack}, {row.repair}{seed}", ""),
+                        (one.rule, ""),
                         _words(one.false_alarms),
                         _words(one.success),
                         _words(one.accuracy),
-                        "yes" if trial.repaired is not None and trial.repaired.accepted else "no",
+                        ("yes" if trial.repaired is not None and trial.repaired.accepted else "no", ""),
                     ]
                 )
     return lines
@@ -79,7 +79,7 @@ def _rate(counts: Mapping[str, Any]) -> Rate:
     return Rate(counts["hits"], counts["count"])
 
 
-def _words(rate: Rate | None) -> str:
+def _words(rate: Rate | None) -> tuple[str, str]:
     if rate is None or rate.value is None or (interval := rate.interval()) is None:
-        return "–"
-    return f"{percent(rate.value)}, {rate.hits} of {rate.count} ({' to '.join(map(percent, interval))})"
+        return "–", ""
+    return percent(rate.value), f"{rate.hits} of {rate.count}, {' to '.join(map(percent, interval))}"
