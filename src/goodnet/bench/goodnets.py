@@ -56,7 +56,7 @@ def goodnet_trials(told: Mapping[str, Any]) -> tuple[GoodNetTrial, ...]:
 
 
 def goodnet_cells(table: "Table") -> list[list[tuple[str, str]]]:
-    """A line for each row, seed and rule: in each cell what is shown, and smaller its counts and exact 95 % interval."""
+    """A line for each row, seed and rule: in each cell what is shown, and smaller its counts and 95 % interval."""
     lines = []
     for row in table.rows:
         for trial in row.trials:
