@@ -432,3 +432,15 @@ def test_of_two_harmless_repairs_the_one_that_does_not_come_back_is_worth_more()
     assert _worth(worse, (removed,)) > _worth(better, (suppressed,))
     assert _worth(worse, (removed,)) > _worth(better, (unknown,))
     assert _worth(better, (suppressed,)) > _worth(proof(before=95, after=92), (removed,))
+
+
+def test_the_command_saves_the_nets_along_the_curve_of_a_pruning_and_of_nothing_else(saved, tmp_path):
+    words = ["repair", str(saved), "--data", "digits", "--limit", "60", "--out", str(tmp_path / "out"), "--at", "0.1"]
+    answer = CliRunner().invoke(app, [*words, "--method", "pruning"])
+    assert answer.exit_code in (0, 3), answer.output
+    made = goodnet.load_model(tmp_path / "out" / "thresholds" / "0.1")
+    marks = json.loads((tmp_path / "out" / "repair.json").read_text())["evidence"]["marks"]
+    assert made.origin.history[-1]["channels_pruned"] == marks[2]["channels"]
+    again = CliRunner().invoke(app, [*words, "--method", "fine-tuning", "--set", "epochs=1"])
+    assert again.exit_code == 2
+    assert (tmp_path / "out" / "thresholds" / "0.1").is_dir()
