@@ -310,6 +310,15 @@ labeled = [false]
 """
 
 
+GOODNETS = {
+    "second-opinion": {
+        "clean": {"defense_triggered": Rate(3, 200).as_json(), "classify_success": Rate(190, 200).as_json()},
+        "stamped": [{"attack_triggered": Rate(hits, 100).as_json()} for hits in (2, 7)],
+    },
+    "decision-tree": {"reason": "too few"},
+}
+
+
 def result(right: int, hits: int | None, **told: Any) -> dict[str, Any]:
     def outcome(right: int, hits: int | None) -> dict[str, Any]:
         success = None if hits is None else Rate(hits, 100).as_json()
@@ -332,7 +341,7 @@ def demo(tmp_path) -> Table:
         (1, result(195, None)),
         (2, result(180, None)),
         (4, result(196, 90)),
-        (5, result(194, 4)),
+        (5, result(194, 4, goodnets=GOODNETS)),
         (7, result(195, 2, accepted=False)),
         (9, result(196, 0)),
     ):
@@ -397,6 +406,12 @@ def test_every_format_and_the_page_tell_of_repairs(demo: Table) -> None:
     assert "What the repairers were worth" in html
     assert "<th scope=row><bdi>auto, told the target</bdi></th><td><bdi>1 of 1</bdi>" in html
     assert "&lt;it&gt; holds" in html
+    assert "What the GoodNets do" in html
+    assert "<td><bdi>1.5%</bdi><small>3 of 200, 0.3% to 4.3%</small>" in html
+    assert "<td><bdi>7%</bdi><small>7 of 100, 2.9% to 13.9%</small>" in html
+    assert "too few" not in html
+    (goodnet,) = record["rows"][5]["trials"][0]["repair"]["goodnets"]
+    assert (goodnet["rule"], goodnet["attack_success_rate"]["hits"]) == ("second-opinion", 7)
 
 
 def test_dots_lie_where_the_repair_left_the_net(demo: Table) -> None:

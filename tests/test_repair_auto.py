@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from goodnet.core.registry import Card, Needs
 from goodnet.core.trigger import Trigger
 from goodnet.errors import NotApplicable, UsageError
 from goodnet.evaluation.evaluate import measure
+from goodnet.guard.calibration import goodnet_of
 from goodnet.repair import auto as auto_module
 from goodnet.repair._base import Fixed, Repairer
 from goodnet.repair._reconstruct import reconstruct
@@ -28,9 +29,10 @@ from goodnet.repair.auto import Auto, _worth
 from goodnet.repair.files import _reason, repair_file, repair_model, set_aside
 from goodnet.repair.fine_tuning import FineTuning
 from goodnet.repair.head_unlearning import HeadUnlearning, _refit
-from goodnet.repair.proof import Proof, TriggerProof, prove
+from goodnet.repair.proof import Proof, TriggerProof, prove, shifted
 from goodnet.repair.retuning import Retuned
 from goodnet.repair.unlearning import Unlearning
+from goodnet.report.repair_schema import RepairRecord
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +46,48 @@ def held(planted) -> tuple[Defender, goodnet.Samples]:
 
 def proof(**changes) -> Proof:
     one = TriggerProof(target=1, before=90, after=5, recovered=80, count=100)
-    return Proof(**{"labeled": True, "before": 95, "after": 93, "count": 100, "triggers": (one,), **changes})
+    counts = {"before": 95, "after": 93, "lost": 2, "won": 0, "shifted_before": 90, "shifted_after": 89, "count": 100}
+    return Proof(**{"labeled": True, "triggers": (one,), **counts, **changes})
 
 
 def test_a_proof_counts_what_it_says():
     assert proof().drop == pytest.approx(0.02)
     assert proof().success == 0.05
     assert proof().recovered == 0.8
-    assert proof().accepts(most_drop=0.02001, most_success=0.05)
-    assert not proof().accepts(most_drop=0.01, most_success=0.05)
-    assert not proof().accepts(most_drop=0.03, most_success=0.04)
+    assert proof().promises(most_drop=0.02001, most_success=0.05)
+    assert not proof().promises(most_drop=0.01, most_success=0.05)
+    assert not proof().promises(most_drop=0.03, most_success=0.04)
+
+
+def test_a_proof_accepts_what_is_good_enough_at_the_bad_ends_too():
+    most = binomtest(2, 100).proportion_ci(0.95, method="exact").high
+    turned = binomtest(5, 100).proportion_ci(0.95, method="exact").high
+    assert proof().drop_at_most == pytest.approx(most)
+    assert proof().success_at_most == pytest.approx(turned)
+    assert proof().accepts(most_drop=most + 1e-9, most_success=turned + 1e-9)
+    assert not proof().accepts(most_drop=most - 1e-9, most_success=turned + 1e-9)
+    assert not proof().accepts(most_drop=most + 1e-9, most_success=turned - 1e-9)
+    won = binomtest(50, 100).proportion_ci(0.95, method="exact").low
+    assert proof(won=50).drop_at_most == pytest.approx(most - won)
+    assert proof(count=0, lost=0, triggers=()).drop_at_most == 1
+
+
+def test_what_is_lost_on_shifted_images_is_harm():
+    assert proof().harm == proof().drop
+    worse = proof(shifted_after=80)
+    assert worse.harm == worse.shifted_drop == pytest.approx(0.1)
+    assert not worse.accepts(most_drop=0.09, most_success=0.2)
+
+
+def test_images_are_shifted_by_two_pixels_at_most_and_always_the_same():
+    images = torch.zeros(40, 1, 7, 7, dtype=torch.uint8)
+    images[:, :, 3, 3] = 255
+    moved = shifted(images)
+    assert moved.dtype == torch.uint8
+    places = moved.flatten(1).max(1).indices
+    assert set((places // 7).tolist()) == set((places % 7).tolist()) == {1, 2, 3, 4, 5}
+    assert torch.equal(moved, shifted(images))
+    assert len(shifted(images[:0])) == 0
 
 
 def test_a_proof_without_victims_or_triggers_says_nothing_works():
@@ -72,10 +106,12 @@ def test_a_proof_shows_the_interval_of_every_share():
     assert nobody.as_json()["intervals_95"] == {"before": None, "after": None, "recovered": None}
 
 
-def test_the_reason_says_how_many_points_the_images_allow():
-    words = _reason(proof(), True, False, 0.03, 0.1)
-    assert f"tell accuracy to {100 * proof().margin:.1f} points either way" in words
-    assert proof(before=950, after=930, count=1000).margin < proof().margin / 2
+def test_the_reason_tells_what_is_surely_kept_and_what_is_only_not_proved():
+    assert f"surely by at most {proof().drop_at_most:.1%}; by 1.0% on shifted" in _reason(
+        proof(), True, False, 0.1, 0.2
+    )
+    assert "good enough (at most 3% and 10%) but not proved" in _reason(proof(), False, False, 0.03, 0.1)
+    assert "not good enough (at most 1% and 10%)" in _reason(proof(), False, False, 0.01, 0.1)
 
 
 def test_a_model_compared_with_itself_loses_nothing_and_keeps_its_backdoor(planted, held):
@@ -146,6 +182,8 @@ def test_the_command_repairs_writes_and_tells(tmp_path):
     record = json.loads(answer.stdout)
     assert answer.exit_code == (0 if record["accepted"] else 3)
     assert record == json.loads((tmp_path / "out" / "repair.json").read_text())
+    assert record["schema"] == 1
+    assert RepairRecord.model_validate(record).model_dump(mode="json", by_alias=True) == record
     assert record["proof"]["count"] == 50
     assert "nothing is proved about a backdoor" in record["reason"]  # fine-tuning needs no triggers, so there is none
     assert goodnet.load_model(tmp_path / "out" / "model").num_classes == 10
@@ -253,6 +291,32 @@ def test_auto_takes_the_best_that_does_no_harm(candidates, chosen, monkeypatch):
     assert repaired.model.net.fires is (chosen is None)
 
 
+def test_what_auto_rejects_gives_a_second_opinion_and_never_an_answer_of_its_own(monkeypatch):
+    told = {"useless": (Told(answer=ruled(fires=True)),), "harms": (Told(answer=ruled(fires=False, broken=5)),)}
+    monkeypatch.setattr(auto_module, "_CANDIDATES", told)
+    held = ruled_defender()
+    clean, aside = set_aside(held.clean, 0.5, seed=0)
+    result = repair_model(held.model, Auto(), clean=clean, aside=aside, triggers=held.triggers)
+    assert (result.accepted, result.model) == (False, held.model)
+    assert result.second_opinion.net.broken == 5  # the one on which the trigger does not work
+    assert result.second_opinion.origin.history[-1]["repair"] == "auto"
+    assert goodnet_of(result) is None  # the other half of the labels costs too many false alarms
+    made = goodnet_of(replace(result, repaired=replace(result.repaired, second_opinion=ruled(fires=False))))
+    stamped = held.triggers[0].stamp(aside.floats())
+    assert torch.equal(made.answers(aside.floats()), aside.labels)
+    assert set(made.answers(stamped).tolist()) == {3, 10}  # those that are 3 anyway
+    assert made.rule.name == "second-opinion"
+
+
+def test_a_second_opinion_that_triggers_get_past_is_not_offered(monkeypatch):
+    monkeypatch.setattr(auto_module, "_CANDIDATES", {"useless": (Told(answer=ruled(fires=True)),)})
+    held = ruled_defender()
+    clean, aside = set_aside(held.clean, 0.5, seed=0)
+    result = repair_model(held.model, Auto(), clean=clean, aside=aside, triggers=held.triggers)
+    assert result.second_opinion is not None
+    assert goodnet_of(result) is None
+
+
 def test_auto_judges_on_images_that_its_candidates_do_not_see(monkeypatch):
     judged = []
 
@@ -342,7 +406,8 @@ def test_a_repairer_that_gives_the_suspect_back_is_not_called_a_repair(saved):
     result = repair_file(saved, Told(reverted=1.0), data="digits", limit=60)
     assert not result.accepted
     assert "so the old model stays" in result.reason
-    assert repair_file(saved, Told(), data="digits", limit=60).accepted
+    assert result.second_opinion is None
+    assert repair_file(saved, Told(), data="digits", limit=60, most_drop=1.0).accepted
 
 
 def test_triggers_that_are_held_are_used_as_they_are_and_without_an_audit():
@@ -367,3 +432,15 @@ def test_of_two_harmless_repairs_the_one_that_does_not_come_back_is_worth_more()
     assert _worth(worse, (removed,)) > _worth(better, (suppressed,))
     assert _worth(worse, (removed,)) > _worth(better, (unknown,))
     assert _worth(better, (suppressed,)) > _worth(proof(before=95, after=92), (removed,))
+
+
+def test_the_command_saves_the_nets_along_the_curve_of_a_pruning_and_of_nothing_else(saved, tmp_path):
+    words = ["repair", str(saved), "--data", "digits", "--limit", "60", "--out", str(tmp_path / "out"), "--at", "0.1"]
+    answer = CliRunner().invoke(app, [*words, "--method", "pruning"])
+    assert answer.exit_code in (0, 3), answer.output
+    made = goodnet.load_model(tmp_path / "out" / "thresholds" / "0.1")
+    marks = json.loads((tmp_path / "out" / "repair.json").read_text())["evidence"]["marks"]
+    assert made.origin.history[-1]["channels_pruned"] == marks[2]["channels"]
+    again = CliRunner().invoke(app, [*words, "--method", "fine-tuning", "--set", "epochs=1"])
+    assert again.exit_code == 2
+    assert (tmp_path / "out" / "thresholds" / "0.1").is_dir()

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted import TARGET
 from torch import Tensor, nn
 
 from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.defender import Defender
 from goodnet.core.samples import Samples
-from goodnet.errors import NotApplicable, ParameterError
+from goodnet.core.trigger import Trigger
+from goodnet.errors import NotApplicable, ParameterError, UsageError
 from goodnet.models import architectures, keras_graph
-from goodnet.repair import fine_pruning
+from goodnet.repair import _tuning, fine_pruning
 from goodnet.repair._channels import (
     Channel,
     Convolution,
@@ -27,7 +29,7 @@ from goodnet.repair._channels import (
 )
 from goodnet.repair._tail import Tail
 from goodnet.repair.fine_pruning import FinePruning
-from goodnet.repair.pruning import Pruning, last_good, pruning_curve
+from goodnet.repair.pruning import Pruning, last_good, pruned_until, pruning_curve
 from goodnet.training.fit import accuracy
 
 KERAS = [
@@ -356,10 +358,10 @@ def test_no_step_of_the_tuning_sees_a_pruned_channel_awake(stepwise, monkeypatch
 
         return tune(model, samples, wanted, recipe, run, loss=looks, progress=progress)
 
-    monkeypatch.setattr(fine_pruning, "tune", watched)
+    monkeypatch.setattr(fine_pruning if stepwise else _tuning, "tune", watched)
     clean = Samples(noise(model, 40), labels=torch.arange(40) % 5)
     method = FinePruning(channels=5, epochs=3, batch_size=10, learning_rate=0.1, stepwise=stepwise, step_channels=5)
-    method.run(Defender(model=model, clean=clean))
+    replace(method, attempts=1).run(Defender(model=model, clean=clean))
     assert len(seen) == 12
     assert set(seen) == {5}
 
@@ -368,7 +370,7 @@ def test_stepwise_keeps_the_last_net_within_the_tolerance(monkeypatch):
     """What the images kept aside say after each tuning: 1.0 at the start, then 0.99, 0.97, 0.9."""
     model = NETS["small_cnn_bn"]()
     said, tuned = iter([1.0, 0.99, 0.97, 0.9, 1.0]), []
-    monkeypatch.setattr(fine_pruning, "_right", lambda *_: next(said))
+    monkeypatch.setattr(fine_pruning, "share_right", lambda *_: next(said))
     monkeypatch.setattr(
         FinePruning, "_tuned", lambda self, model, gone, *_: tuned.append(len(gone)) or _silent(model, gone)
     )
@@ -402,3 +404,33 @@ def test_the_planted_badnet_stays_accurate_and_untouched(planted, method):
         assert accuracy(repaired.model, others) >= accuracy(planted.badnet, others) - 0.07
         assert repaired.notes["channels_pruned"] >= 1
         assert all(torch.equal(value, before[name]) for name, value in planted.badnet.state_dict().items())
+
+
+def test_models_along_the_curve_are_those_pruned_by_count(planted):
+    held = Defender(model=planted.badnet, clean=planted.clean.pick(torch.arange(100)))
+    repaired = Pruning(accuracy_drop=0.0).run(held)
+    marks = {mark["accuracy_drop"]: mark["channels"] for mark in repaired.evidence["marks"]}
+    assert tuple(marks) == (0.02, 0.04, 0.1)
+    assert marks[0.1] > len(repaired.evidence["pruned"])  # else this shows nothing
+    made = pruned_until(planted.badnet, repaired.evidence, 0.1)
+    wanted = Pruning(channels=marks[0.1]).run(held).model
+    images = planted.clean.floats()[:20]
+    with torch.no_grad():
+        assert torch.equal(made(images), wanted(images))
+    assert made.origin.history[-1]["channels_pruned"] == marks[0.1]
+    with pytest.raises(UsageError, match="along the curve"):
+        pruned_until(planted.badnet, {}, 0.1)
+
+
+def test_held_triggers_are_watched_along_the_curve_and_change_nothing(planted):
+    mask = (planted.attack.stamp(torch.zeros(1, 1, 32, 32)) > 0)[0, 0].float()
+    trigger = Trigger(target=TARGET, mask=mask, pattern=torch.ones(1, 32, 32), success_rate=1.0, count=10)
+    held = Defender(model=planted.badnet, clean=planted.clean.pick(torch.arange(100)))
+    bare, watched = (Pruning().run(one) for one in (held, replace(held, triggers=(trigger,))))
+    assert watched.evidence["pruned"] == bare.evidence["pruned"]
+    assert "success" not in bare.evidence["curve"][0]
+    victims = held.clean.pick(held.clean.labels != TARGET)
+    last = len(watched.evidence["pruned"])
+    for count, model in ((0, planted.badnet), (last, watched.model)):
+        turned = predictions(model, trigger.stamp(victims.floats())).argmax(1) == TARGET
+        assert abs(watched.evidence["curve"][count]["success"] - float(turned.double().mean())) < 0.05

@@ -435,8 +435,8 @@ def test_a_budget_that_is_over_ends_the_work_early(method, planted):
 
 def test_a_repair_that_diverged_is_refused(planted):
     defender = Defender(model=planted.badnet, clean=planted.clean)
-    with pytest.raises(NotApplicable, match="fine-tuning diverged"):
-        FineTuning(learning_rate=1e30, epochs=1).run(defender)
+    with pytest.raises(NotApplicable, match="ft-sam diverged"):
+        FtSam(learning_rate=1e30, epochs=1).run(defender)
 
 
 def test_unlearning_that_harms_begins_again_at_a_lower_rate(planted):
@@ -448,3 +448,13 @@ def test_unlearning_that_harms_begins_again_at_a_lower_rate(planted):
     assert accuracy(wild.model, planted.clean) > 0.8
     once = Unlearning(learning_rate=1.0, attempts=1).run(defender)
     assert accuracy(once.model, planted.clean) < 0.5
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0.003, 0.003), (0.1, 0.01), (100.0, 0.0)])
+def test_fine_tuning_that_harms_images_aside_begins_again_at_a_lower_rate_and_ends_where_it_began(planted, rate, kept):
+    held = Defender(model=planted.badnet, clean=planted.clean)
+    repaired = FineTuning(epochs=1, learning_rate=rate).run(held)
+    assert repaired.notes["learning_rate"] == pytest.approx(kept)
+    assert repaired.notes["reverted"] == float(kept == 0)
+    before, after = (accuracy(model, planted.clean) for model in (planted.badnet, repaired.model))
+    assert after > before - 0.05

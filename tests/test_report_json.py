@@ -17,6 +17,15 @@ from test_report_examples import ALL, HOSTILE_FILE, backdoored, findings, trigge
 from goodnet.audit._base import LabelFinding
 from goodnet.report.audited import AuditedFile
 from goodnet.report.json import audited_to_dict, plain, refusal_to_dict, report_to_dict, verdict_to_dict
+from goodnet.report.repair_schema import (
+    FlaggedRecord,
+    GoodNetRecord,
+    PriceRecord,
+    ProofRecord,
+    RepairRecord,
+    RetunedRecord,
+    TriggerProofRecord,
+)
 from goodnet.report.schema import AuditRecord, LabelRecord, ReportRecord, TriggerRecord
 
 PROMISED = {
@@ -130,7 +139,10 @@ def test_whatever_becomes_plain_is_json(value: object) -> None:
     json.dumps(made, ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("record", [AuditRecord, LabelRecord, TriggerRecord, ReportRecord])
+REPAIRS = [RepairRecord, FlaggedRecord, ProofRecord, TriggerProofRecord, RetunedRecord, GoodNetRecord, PriceRecord]
+
+
+@pytest.mark.parametrize("record", [AuditRecord, LabelRecord, TriggerRecord, ReportRecord, *REPAIRS])
 def test_the_page_about_the_format_describes_every_key_as_the_schema_does(record: type[BaseModel]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "json.md").read_text(encoding="utf-8")
     for name, field in record.model_fields.items():

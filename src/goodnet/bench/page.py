@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import goodnet
 from goodnet.bench import sentences
+from goodnet.bench.goodnets import GOODNET_HEADINGS, goodnet_cells
 from goodnet.bench.page_words import HOW_TO_READ, REPAIRER_HEADINGS, TONES, facts, repairer_cells
 from goodnet.bench.plots import bars, scatter
 from goodnet.bench.repairs import ORACLE, repair_summaries
@@ -73,6 +74,8 @@ def render(table: Table) -> str:
         repairers=repairers,
         oracle=ORACLE,
         repairer_headings=REPAIRER_HEADINGS,
+        goodnets=goodnet_cells(table),
+        goodnet_headings=GOODNET_HEADINGS,
         tones=TONES,
         facts=facts(table),
         problems=sentences.problems(table),

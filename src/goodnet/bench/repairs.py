@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from goodnet.bench.goodnets import GoodNetTrial, goodnet_trials
 from goodnet.bench.record import canonical
 from goodnet.evaluation import Change, Rate, defense_effectiveness, repair_succeeded
 
@@ -32,6 +33,7 @@ class RepairTrial:
         reason: of that, in a sentence.
         own_answers: whether the old model's answers stand for labels.
         seconds: of the repair, without the audit that it may need.
+        goodnets: what old and new model do together, one for each rule that could be fitted.
     """
 
     accuracy: Change
@@ -41,6 +43,7 @@ class RepairTrial:
     reason: str
     own_answers: bool
     seconds: float
+    goodnets: tuple[GoodNetTrial, ...] = ()
 
     @property
     def backdoored(self) -> bool:
@@ -90,6 +93,7 @@ class RepairTrial:
             "defense_effectiveness": self.effectiveness,
             "repair_succeeded": self.succeeded,
             "seconds": self.seconds,
+            "goodnets": [one.as_json() for one in self.goodnets],
         }
 
 
@@ -136,6 +140,7 @@ def repair_trial(result: Mapping[str, Any]) -> RepairTrial | None:
         reason=told["reason"],
         own_answers=told["own_answers"],
         seconds=told["seconds"],
+        goodnets=goodnet_trials(told),
     )
 
 

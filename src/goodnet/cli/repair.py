@@ -1,9 +1,8 @@
 """goodnet repair: make a model safe, with proof, or give the old one back with the reason."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +14,7 @@ from goodnet.errors import UsageError
 if TYPE_CHECKING:
     from goodnet.guard.goodnet import GoodNet
     from goodnet.repair.files import FileRepair
+    from goodnet.report.repair_json import RepairedFile
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a folder of goodnet.")]
 Data = Annotated[
@@ -24,15 +24,25 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired 
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to repair; see goodnet list repairers.")]
 Target = Annotated[
     list[int] | None,
-    typer.Option(metavar="LABEL", help="Repair this label, without an audit; may be repeated."),
+    typer.Option(metavar="LABEL", help="Repair this label, without an audit; may be repeated. For pruning: watch it."),
 ]
 Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for audit and repair: 90, 90s, 2m, 1h.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many images, drawn at random.")]
 FalseAlarms = Annotated[
     float, typer.Option(metavar="SHARE", help="Share of clean images that the GoodNet may answer with N.")
 ]
+MostDrop = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SHARE", help="Accuracy that may be lost, proved with 95 % confidence.")
+]
+At = Annotated[
+    list[float] | None,
+    typer.Option(
+        min=0, max=1, metavar="SHARE", help="Pruning: save the last net within this loss too; may be repeated."
+    ),
+]
 
-_CONTENTS = ("model", "goodnet", "repair.json", "report.html")
+_CONTENTS = ("model", "goodnet", "thresholds", "repair.json", "report.html")
+_MARKS = ("repair.json", "report.html")  # names that nobody else would choose
 _LOOK_SECONDS = 30.0
 _RETUNED = {True: "suppressed, not removed", False: "not only suppressed", None: "which tells nothing"}
 
@@ -48,6 +58,8 @@ def repair(
     arch: _options.Arch = None,
     input_range: _options.InputRange = None,
     budget: Budget = None,
+    most_drop: MostDrop = 0.03,
+    at: At = None,
     false_alarms: FalseAlarms = 0.02,
     seed: _options.Seed = 0,
     device: _options.Device = "cpu",
@@ -60,13 +72,15 @@ def repair(
     thrown away: then the old model is what is written. The file itself is never changed.
 
     DIR/model is the repaired model, DIR/goodnet both models in one: it answers a class, or N for an image that carries
-    a trigger; see goodnet classify.
+    a trigger; see goodnet classify. A repair that was thrown away may still tell triggers: then DIR/goodnet gives the
+    old model's own answers, or N.
 
     \b
     Examples:
       goodnet repair model.h5 --data clean/ --out repaired/
       goodnet repair model.pth --data clean/ --out repaired/ --target 7 --budget 10m
-      goodnet repair model.pth --data photos/ --out pruned/ --method fine-pruning --set accuracy_drop=0.02
+      goodnet repair model.pth --data photos/ --out tuned/ --method fine-pruning --set accuracy_drop=0.02
+      goodnet repair model.pth --data photos/ --out pruned/ --method pruning --target 7 --at 0.02 --at 0.04 --at 0.1
       goodnet audit repaired/model --data clean/
 
     \b
@@ -77,13 +91,15 @@ def repair(
       3  the old model stays; the reason is told
     """
     from goodnet.core.whole_folder import require_own
+    from goodnet.guard.calibration import goodnet_of
     from goodnet.repair._base import repairers
     from goodnet.repair.files import repair_file
+    from goodnet.report.repair_json import RepairedFile, repaired_to_dict
 
     seconds = None if budget is None else duration(budget)
     chosen = repairers[method]
     repairer = chosen(**settings(chosen, set_ or ()))
-    require_own(out, _CONTENTS, _CONTENTS[2:])
+    require_own(out, _CONTENTS, _MARKS)
     if out.exists() and file.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds the model that shall be repaired; give another folder")
     with progress_bar(file.name, silent=as_json) as progress:
@@ -98,59 +114,15 @@ def repair(
             device=device,
             seed=seed,
             budget=seconds,
+            most_drop=most_drop,
             progress=progress,
         )
-    goodnet = _goodnet(result, false_alarms)
-    record = _record(result, file) | {"goodnet": _calibrated(goodnet)}
-    _write(result, goodnet, record, out)
-    words = [_words(result, file, out), *_goodnet_words(goodnet, out)]
-    typer.echo(json.dumps(record, indent=1, allow_nan=False) if as_json else _outcome.shown("\n".join(words)))
+    repaired = RepairedFile(file=str(file), result=result, goodnet=goodnet_of(result, rate=false_alarms))
+    told = json.dumps(repaired_to_dict(repaired), indent=1, allow_nan=False)
+    _write(repaired, told, tuple(at or ()), out)
+    words = [_words(result, file, out), *_goodnet_words(repaired.goodnet, out)]
+    typer.echo(told if as_json else _outcome.shown("\n".join(words)))
     return _outcome.NOTHING_FOUND if result.accepted else _outcome.INCONCLUSIVE
-
-
-def _record(result: "FileRepair", file: Path) -> dict[str, Any]:
-    """All of it as JSON values."""
-    repaired, verdict, proof = result.repaired, result.verdict, result.proof
-    return {
-        "schema": 1,
-        "file": str(file),
-        "sha256": result.suspect.origin.sha256,
-        "accepted": result.accepted,
-        "reason": result.reason,
-        "audit": None
-        if verdict is None
-        else {"flagged": verdict.flagged, "targets": list(verdict.targets), "p_value": verdict.p_value},
-        "method": None if repaired is None else repaired.provenance.method,
-        "parameters": None if repaired is None else dict(repaired.provenance.parameters),
-        "seed": None if repaired is None else repaired.provenance.seed,
-        "seconds": sum(one.provenance.seconds for one in (verdict, repaired) if one is not None),
-        "notes": {} if repaired is None else dict(repaired.notes),
-        "evidence": {} if repaired is None else dict(repaired.evidence),
-        "proof": None if proof is None else proof.as_json(),
-        "retuned": [one.as_json() for one in result.retuned],
-    }
-
-
-def _goodnet(result: "FileRepair", false_alarms: float) -> "GoodNet | None":
-    """Both models in one, fitted on the images aside; None where the repair was not accepted or they are too few."""
-    from goodnet.guard.calibration import fit_goodnet
-    from goodnet.guard.rules import allowed
-
-    if not result.accepted or result.repaired is None or not allowed(len(result.aside), false_alarms):
-        return None
-    return fit_goodnet(result.suspect, result.repaired.model, result.aside, rate=false_alarms, triggers=result.triggers)
-
-
-def _calibrated(goodnet: "GoodNet | None") -> dict[str, Any] | None:
-    """How the GoodNet decides, as JSON values."""
-    if goodnet is None or goodnet.calibration is None:
-        return None
-    return {
-        "rule": goodnet.rule.name,
-        "thresholds": goodnet.rule.thresholds(),
-        "classes": goodnet.num_classes,
-        **asdict(goodnet.calibration),
-    }
 
 
 def _goodnet_words(goodnet: "GoodNet | None", out: Path) -> list[str]:
@@ -163,30 +135,36 @@ def _goodnet_words(goodnet: "GoodNet | None", out: Path) -> list[str]:
         if fitted.stamped
         else ""
     )
+    own = "gives the old model's own answers, or" if goodnet.rule.name == "second-opinion" else "answers"
     return [
-        f"  goodnet  {out / 'goodnet'} answers {goodnet.num_classes} for a trigger: on {fitted.false_alarms} of "
+        f"  goodnet  {out / 'goodnet'} {own} {goodnet.num_classes} for a trigger: on {fitted.false_alarms} of "
         f"{fitted.count} clean images{caught}"
     ]
 
 
-def _write(result: "FileRepair", goodnet: "GoodNet | None", record: dict[str, Any], out: Path) -> None:
+def _write(item: "RepairedFile", told: str, at: tuple[float, ...], out: Path) -> None:
     """The folder appears complete or not at all."""
     from goodnet.core.whole_folder import whole_folder
     from goodnet.guard.files import save_goodnet
     from goodnet.models.save import save_model
     from goodnet.repair._look import Look, look
+    from goodnet.repair.pruning import pruned_until
     from goodnet.report.repaired import render_repair
 
-    seen = Look()
+    result, seen = item.result, Look()
+    evidence = {} if result.repaired is None else result.repaired.evidence
+    along = {drop: pruned_until(result.suspect, evidence, drop) for drop in at}
     if result.repaired is not None:
         seed, shown = result.repaired.provenance.seed, result.repaired.model
         seen = look(result.suspect, shown, result.aside, result.triggers, seed=seed, budget=_LOOK_SECONDS)
-    page = render_repair(record, result.proof, seen, result.suspect.class_names)
+    page = render_repair(json.loads(told), result.proof, seen, result.suspect.class_names)
     with whole_folder(out) as made:
         save_model(result.model, made / "model")
-        if goodnet is not None:
-            save_goodnet(goodnet, made / "goodnet")
-        (made / "repair.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        if item.goodnet is not None:
+            save_goodnet(item.goodnet, made / "goodnet")
+        for drop, model in along.items():
+            save_model(model, made / "thresholds" / f"{drop:g}")
+        (made / "repair.json").write_text(told + "\n")
         (made / "report.html").write_bytes(page.encode("utf-8", "backslashreplace"))
 
 

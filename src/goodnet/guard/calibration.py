@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from goodnet.core.classifier import Classifier
+from goodnet.core.rates import Rate
 from goodnet.core.registry import unknown_name
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.errors import ParameterError, UnknownName
 from goodnet.guard.goodnet import Calibration, GoodNet, Price, probabilities
-from goodnet.guard.rules import RULES, LostConfidence, Rule, lost_confidence
+from goodnet.guard.rules import RULES, LostConfidence, Rule, SecondOpinion, allowed, lost_confidence
+from goodnet.repair.files import FileRepair
 
 _POINTS = 64  # of a price curve
 
@@ -30,7 +32,8 @@ def fit_goodnet(
     Args:
         badnet, repaired: before and after a repair.
         clean: images that neither the audit nor the repair has seen, at least 1 / rate - 1 of them; no labels needed.
-        rule: "lost-confidence", "disagreement" (which has no threshold, and keeps no rate) or "decision-tree".
+        rule: "lost-confidence", "second-opinion", "disagreement" (which has no threshold, and keeps no rate) or
+            "decision-tree".
         rate: the false-alarm rate, in (0, 1).
         triggers: reconstructed ones, for the price curve and the thresholds of the decision tree.
 
@@ -58,9 +61,32 @@ def fit_goodnet(
         stamped=len(targets),
         caught=0 if answers is None else int((answers == badnet.num_classes).sum()),
         succeeded=0 if answers is None else int((answers == targets).sum()),
-        prices=_prices(bad, good, stamped, targets),
+        prices=_prices(bad, good, stamped, targets, SecondOpinion if rule == SecondOpinion.name else LostConfidence),
     )
     return GoodNet(badnet, repaired, fitted, calibration)
+
+
+def goodnet_of(result: FileRepair, *, rate: float = 0.02, most_success: float = 0.1) -> GoodNet | None:
+    """The GoodNet that a repair is good for, fitted on the images aside; None where there is none.
+
+    A repair that was accepted answers itself, by ``LostConfidence``. One that was not is asked for a second opinion:
+    the suspect's own answers stand, or N. That is offered where the reconstructed triggers show what it is good for:
+    with 95 % confidence at most ``most_success`` of the images under them go to the target.
+
+    Args:
+        result: of ``repair_file`` or ``repair_model``.
+        rate: the false-alarm rate, in (0, 1).
+        most_success: in [0, 1].
+    """
+    model = result.model if result.accepted else result.second_opinion
+    if model is None or not allowed(len(result.aside), rate):
+        return None
+    rule = LostConfidence.name if result.accepted else SecondOpinion.name
+    made = fit_goodnet(result.suspect, model, result.aside, rule=rule, rate=rate, triggers=result.triggers)
+    fitted = made.calibration
+    assert fitted is not None
+    left = Rate(fitted.succeeded, fitted.stamped).interval()
+    return made if result.accepted or (left is not None and left[1] <= most_success) else None
 
 
 def _stamped(clean: Samples, answers: Tensor, triggers: Sequence[Trigger]) -> tuple[Tensor, Tensor]:
@@ -72,13 +98,19 @@ def _stamped(clean: Samples, answers: Tensor, triggers: Sequence[Trigger]) -> tu
     return torch.cat(parts), torch.cat(targets)
 
 
-def _prices(bad: Tensor, good: Tensor, stamped: tuple[Tensor, Tensor] | None, targets: Tensor) -> tuple[Price, ...]:
+def _prices(
+    bad: Tensor,
+    good: Tensor,
+    stamped: tuple[Tensor, Tensor] | None,
+    targets: Tensor,
+    kind: type[LostConfidence],
+) -> tuple[Price, ...]:
     """What every false-alarm rate from none upwards would buy, threshold by threshold."""
     suspicion = lost_confidence(bad, good).sort(descending=True).values.clamp(min=0)
     places = torch.unique((torch.linspace(0, 1, _POINTS) ** 2 * (len(suspicion) - 1)).round().long())  # dense at few
     prices: list[Price] = []
     for limit in dict.fromkeys(suspicion[places].tolist()):
-        rule = LostConfidence(threshold=limit)
+        rule = kind(threshold=limit)
         served = 0 if stamped is None else int((rule.answers(*stamped) == targets).sum())
         prices.append(Price(limit, _alarms(rule, bad, good), len(targets) - served))
     return tuple(prices)

@@ -111,6 +111,22 @@ class LostConfidence(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondOpinion(LostConfidence):
+    """N where ``LostConfidence`` says N, else the BadNet's own answer: the repaired network never answers by itself.
+
+    So no image gets a wrong answer that the BadNet does not give already, however bad the repair is; what it may cost
+    is the clean images answered N. For repairs that are not good enough to take the BadNet's place.
+
+    Source: ours.
+    """
+
+    name = "second-opinion"
+
+    def answers(self, bad: Tensor, good: Tensor) -> Tensor:
+        return torch.where(lost_confidence(bad, good) > self.threshold, good.shape[1], bad.argmax(1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecisionTree(Rule):
     """The decision tree of two thresholds: each network is confident, in between or unsure, and they agree or not.
 
@@ -170,7 +186,7 @@ class DecisionTree(Rule):
         return int((self.answers(bad, good) == good.shape[1]).sum())
 
 
-RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (LostConfidence, Disagreement, DecisionTree)}
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (LostConfidence, SecondOpinion, Disagreement, DecisionTree)}
 
 
 def _at_least_one(count: int, rate: float) -> int:

@@ -23,12 +23,15 @@ class Fixed:
         notes: numbers worth a column of a table, such as "channels_pruned".
         counts: how many images, epochs, channels ... were used.
         evidence: JSON values for the report.
+        second_opinion: where ``model`` is the suspect as it was: a model that was made and thought too bad to take its
+            place, and is still of another opinion about triggers; None where there is none.
     """
 
     model: Classifier
     notes: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    second_opinion: Classifier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Repaired:
 
     Attributes:
         model: a new classifier in eval mode, on the suspect's device; its origin's history tells of the repair.
-        notes, evidence: see Fixed.
+        notes, evidence, second_opinion: see Fixed.
         provenance: method, parameters, seed, cost.
     """
 
@@ -45,6 +48,7 @@ class Repaired:
     notes: Mapping[str, float]
     evidence: Mapping[str, Any]
     provenance: Provenance
+    second_opinion: Classifier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +88,14 @@ class Repairer(Defense):
             raise NotHeld(f"{self.card.name} needs clean images, and there is none among these")
         with self._running(mine, seed=seed, budget=budget, progress=progress, gradients=True) as (seen, run):
             fixed = self._fix(seen, run)
-        if not all(value.isfinite().all() for value in fixed.model.state_dict().values()):
+        if not _finite(fixed.model):
             raise NotApplicable(f"{self.card.name} diverged on this network: its weights are no longer numbers")
         return Repaired(
             model=self._finished(fixed.model, seed),
             notes=fixed.notes,
             evidence=fixed.evidence,
             provenance=self._provenance(mine, run, seed, fixed.counts),
+            second_opinion=self._finished(other, seed) if (other := fixed.second_opinion) and _finite(other) else None,
         )
 
     def _finished(self, model: Classifier, seed: int) -> Classifier:
@@ -103,6 +108,10 @@ class Repairer(Defense):
     @abstractmethod
     def _fix(self, defender: Defender, run: Run) -> Fixed:
         """Make the new model. ``defender.model`` is a private copy in eval mode that may be changed."""
+
+
+def _finite(model: Classifier) -> bool:
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
 repairers: Registry[Repairer] = Registry("repairer", "goodnet.repair")

@@ -29,7 +29,7 @@ _HARMLESS = 0.01  # share of right answers that may go without a word
 @repairers.register(
     Card(
         name="auto",
-        version=2,
+        version=3,
         needs=Needs.MODEL | Needs.GRADIENTS | Needs.CLEAN | Needs.TRIGGERS,
         uses=Needs.CLEAN_LABELS,
         source="goodnet",
@@ -43,12 +43,13 @@ class Auto(Repairer):
 
     What it does: keeps a part of the clean images aside; runs unlearning, head unlearning, and the one after the other.
     Of those that keep accuracy (without labels: agreement with the suspect) and stop the reconstructed triggers on the
-    images aside, it takes one that costs a point of accuracy at most before others, then one whose triggers do not come
-    back in the retuning gate, then the one with the most accuracy and the most stamped images that get their right
-    answer back. When none will do, the suspect comes back as it was.
+    images aside, as they are and shifted a little, it takes one that costs a point of accuracy at most before others,
+    then one whose triggers do not come back in the retuning gate, then the one with the most accuracy and the most
+    stamped images that get their right answer back. When none will do, the suspect comes back as it was, and beside
+    it, for a second opinion, the candidate that triggers turn least at least harm.
     Needs: the model, its gradients, clean images, and triggers from an audit.
-    Limits: the judgement knows the reconstructed triggers only. A combination is never better judged than the number of
-    images aside allows.
+    Limits: the judgement knows the reconstructed triggers only, and a handful of images judges badly: whether the
+    choice may take the suspect's place is for ``prove`` on images that no choice was made by.
     Source: ours. No single repair succeeds on more than a quarter of the public leaderboard's cells, the best of each
     cell on half: so choose for each model.
     """
@@ -66,6 +67,7 @@ class Auto(Repairer):
         tuning, aside = clean.split(1 - self.aside, run.generator)
         tried: list[dict[str, Any]] = []
         best: tuple[tuple[bool, bool, float], str, Classifier] | None = None
+        other: tuple[float, Classifier] | None = None
         names = list(_CANDIDATES)[: self.most_candidates]
         for number, name in enumerate(names):
             run.progress(number / len(names), f"{name} ({number + 1} of {len(names)})")
@@ -76,13 +78,15 @@ class Auto(Repairer):
                 tried.append({"candidate": name, "accepted": False, "reason": str(reason)})
                 continue
             proof = prove(suspect, model, aside, triggers)
-            accepted = proof.accepts(most_drop=self.most_drop, most_success=self.most_success)
+            accepted = proof.promises(most_drop=self.most_drop, most_success=self.most_success)
             retuned = retune(model, tuning, aside, triggers, run) if accepted else ()
             told = [one.as_json() for one in retuned]
             tried.append({"candidate": name, "accepted": accepted, **proof.as_json(), "retuned": told})
             worth = _worth(proof, retuned)
             if accepted and (best is None or worth > best[0]):
                 best = worth, name, model
+            elif not accepted and (other is None or _doubt(proof) > other[0]):
+                other = _doubt(proof), model
             if run.seconds_left() < 0:
                 break
         chosen = "nothing: the suspect as it was" if best is None else best[1]
@@ -92,13 +96,19 @@ class Auto(Repairer):
             notes={"reverted": float(best is None), "candidates": float(len(tried))},
             counts={"images": len(tuning), "images_aside": len(aside), "triggers": len(triggers)},
             evidence={"chosen": chosen, "tried": tried},
+            second_opinion=other[1] if best is None and other is not None else None,
         )
 
 
 def _worth(proof: Proof, retuned: tuple[Retuned, ...]) -> tuple[bool, bool, float]:
     """Larger is better: what harms hardly at all, then what is not only suppressed, then kept and recovered answers."""
     removed = all(one.suppressed is False for one in retuned)
-    return proof.drop <= _HARMLESS, removed, -proof.drop + proof.recovered - proof.success
+    return proof.harm <= _HARMLESS, removed, -proof.harm + proof.recovered - proof.success
+
+
+def _doubt(proof: Proof) -> float:
+    """Larger is better for a second opinion: no trigger works on it, and it agrees with the suspect elsewhere."""
+    return -proof.success - proof.harm
 
 
 def _in_turn(methods: tuple[Repairer, ...], defender: Defender, run: Run) -> Classifier:

@@ -61,6 +61,13 @@ class FileRepair:
         """The repaired model where it was accepted, else the suspect."""
         return self.repaired.model if self.accepted and self.repaired is not None else self.suspect
 
+    @property
+    def second_opinion(self) -> Classifier | None:
+        """A model that was made and not accepted, which may still tell triggers; None where there is none."""
+        if self.accepted or self.repaired is None:
+            return None
+        return self.repaired.second_opinion if self.repaired.notes.get("reverted") else self.repaired.model
+
 
 def repair_file(
     path: str | os.PathLike[str],
@@ -93,7 +100,7 @@ def repair_file(
         seed: of all of it.
         budget: seconds for audit and repair together; None for no limit.
         held_out: share of the images that only the proof sees.
-        most_drop, most_success: what the proof accepts.
+        most_drop, most_success: what the proof accepts, also at the bad ends of its shares.
         progress: called with (share done, a few words).
 
     Raises:
@@ -160,7 +167,8 @@ def repair_model(
         repairer: a method with its hyper-parameters.
         clean: what audit and repairer are given, of the model's shape.
         aside: what only the proof sees.
-        targets: labels to repair, without an audit; empty takes those that the audit flags.
+        targets: labels to repair, without an audit; empty takes those that the audit flags. A method that uses
+            triggers and does not need them, such as pruning, has some where labels are named, and no audit.
         triggers: to repair against, where somebody holds some; then nothing is reconstructed.
         seed, budget, most_drop, most_success, progress: as in ``repair_file``.
 
@@ -168,8 +176,8 @@ def repair_model(
         UsageError: targets or triggers are given and the method has no use for them, or a target is no label.
         NotApplicable: the method cannot work on this network.
     """
-    asked = Needs.TRIGGERS in repairer.card.needs
     targets = _checked(targets or tuple(trigger.target for trigger in triggers), repairer, model)
+    asked = Needs.TRIGGERS in repairer.card.needs or bool(targets)
     defender, verdict = Defender(model=model, clean=clean), None
     if asked:
         started, share = time.monotonic(), None if budget is None else budget * _AUDIT_SHARE
@@ -216,7 +224,7 @@ def _checked(targets: tuple[int, ...], repairer: Repairer, model: Classifier) ->
     Raises:
         UsageError: the method has no use for them, or the model has no such label.
     """
-    if targets and Needs.TRIGGERS not in repairer.card.needs:
+    if targets and Needs.TRIGGERS not in repairer.card.needs | repairer.card.uses:
         raise UsageError(f"{repairer.card.name} knows no targets; leave them out, or take head-unlearning or auto")
     for target in targets:
         if not 0 <= target < model.num_classes:
@@ -246,9 +254,12 @@ def _reason(proof: Proof, accepted: bool, reverted: bool, most_drop: float, most
         else "no trigger was reconstructed, so that nothing is proved about a backdoor"
     )
     told = (
-        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%}, and {left}; "
-        f"so many images tell {kept} to {100 * proof.margin:.1f} points either way"
+        f"on {proof.count} images kept aside {kept} falls by {proof.drop:.1%} (surely by at most "
+        f"{proof.drop_at_most:.1%}; by {proof.shifted_drop:.1%} on shifted images), and {left}"
     )
     if accepted:
         return told
-    return f"{told}: not good enough (at most {most_drop:.0%} and {most_success:.0%}), so the old model stays"
+    limits = f"(at most {most_drop:.0%} and {most_success:.0%})"
+    if proof.promises(most_drop=most_drop, most_success=most_success):
+        return f"{told}: good enough {limits} but not proved, so the old model stays; more images may prove it"
+    return f"{told}: not good enough {limits}, so the old model stays"

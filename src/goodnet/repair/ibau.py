@@ -14,7 +14,7 @@ from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 from goodnet.repair._base import Fixed, Repairer, repairers
-from goodnet.repair._tuning import wanted_answers
+from goodnet.repair._tuning import share_right, wanted_answers
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) in [0, 1] and what they shall be answered with; see ``wanted_answers``."""
@@ -169,14 +169,6 @@ def hypergradient(
         adjoint, last = new, change
     indirect = torch.autograd.grad(moved, weights, adjoint, materialize_grads=True)
     return [one + other for one, other in zip(direct, indirect, strict=True)]
-
-
-def share_right(model: Classifier, images: Tensor, wanted: Tensor) -> float:
-    """Share of the images that are answered as wanted; 1 where there are none."""
-    labels = wanted if wanted.ndim == 1 else wanted.argmax(1)
-    if not len(images):
-        return 1.0
-    return float((predictions(model, images).argmax(1) == labels).float().mean())
 
 
 def _batches(model: Classifier, images: Tensor, wanted: Tensor, used: Tensor, size: int, run: Run) -> list[Batch]:

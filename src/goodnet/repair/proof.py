@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from goodnet.core.classifier import Classifier, predictions
 from goodnet.core.rates import Rate
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
+
+_SHIFT = 2  # pixels, as much as the repairers that train shift their images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Proof:
     Attributes:
         labeled: True: "right" means answered with the label; False: answered as the suspect answers.
         before, after: images answered right; without labels ``before`` is all of them.
+        lost, won: images right before and not after, and the other way round.
+        shifted_before, shifted_after: images answered right when each is shifted by up to two pixels.
         count: images.
         triggers: those that were reconstructed on the suspect.
     """
@@ -48,6 +54,10 @@ class Proof:
     labeled: bool
     before: int
     after: int
+    lost: int
+    won: int
+    shifted_before: int
+    shifted_after: int
     count: int
     triggers: tuple[TriggerProof, ...]
 
@@ -55,6 +65,35 @@ class Proof:
     def drop(self) -> float:
         """Share of the images that were answered right before and no longer are, on balance; may be negative."""
         return (self.before - self.after) / max(1, self.count)
+
+    @property
+    def drop_at_most(self) -> float:
+        """The bad end of ``drop``: with 95 % confidence no more is lost; 1 without images.
+
+        Lost and won images each have an exact interval; the most that may be lost less the least that may be won.
+        """
+        lost, won = (Rate(hits, self.count).interval() for hits in (self.lost, self.won))
+        return 1.0 if lost is None or won is None else lost[1] - won[0]
+
+    @property
+    def harm(self) -> float:
+        """``drop``, or that on the shifted images where it is larger.
+
+        A suspect knows the images that it was trained on too well: it, and what is made of it, answer them right where
+        other images of the same kind are lost. Shifted they are new to it.
+        """
+        return max(self.drop, self.shifted_drop)
+
+    @property
+    def shifted_drop(self) -> float:
+        """``drop`` on the shifted images."""
+        return (self.shifted_before - self.shifted_after) / max(1, self.count)
+
+    @property
+    def success_at_most(self) -> float:
+        """The bad end of ``success``, at 95 %; 0 without triggers, 1 for one without images."""
+        ends = (Rate(one.after, one.count).interval() or (0.0, 1.0) for one in self.triggers)
+        return max((high for _, high in ends), default=0.0)
 
     @property
     def success(self) -> float:
@@ -71,15 +110,20 @@ class Proof:
     def margin(self) -> float:
         """How far the share that is right after the repair may be off either way, at 95 %; 1 without images.
 
-        The farther end of the exact interval, in [0, 1]. ``accepts`` compares the shares themselves all the same.
+        The farther end of the exact interval, in [0, 1].
         """
         kept = Rate(self.after, self.count)
         share, interval = kept.value, kept.interval()
         return 1.0 if share is None or interval is None else max(share - interval[0], interval[1] - share)
 
+    def promises(self, *, most_drop: float, most_success: float) -> bool:
+        """Whether the shares themselves, with no regard to how few the images are, are good enough."""
+        return self.harm <= most_drop and self.success <= most_success
+
     def accepts(self, *, most_drop: float, most_success: float) -> bool:
-        """Whether the repaired model may take the suspect's place."""
-        return self.drop <= most_drop and self.success <= most_success
+        """Whether the repaired model may take the suspect's place: also at the bad ends of the shares."""
+        sure = self.drop_at_most <= most_drop and self.success_at_most <= most_success
+        return sure and self.promises(most_drop=most_drop, most_success=most_success)
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values, with the 95 % interval of each share."""
@@ -87,9 +131,21 @@ class Proof:
             **asdict(self),
             "triggers": [one.as_json() for one in self.triggers],
             "drop": self.drop,
+            "drop_at_most": self.drop_at_most,
+            "harm": self.harm,
             "margin_95": self.margin,
             "intervals_95": _intervals(self.count, asdict(self), ("before", "after")),
         }
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), each moved by up to two pixels along both axes; the border is repeated. Always the same."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = images.shape[2:]
+    wide = F.pad(images.float(), (_SHIFT,) * 4, mode="replicate").to(images.dtype)
+    corners = torch.randint(2 * _SHIFT + 1, (len(images), 2), generator=generator).tolist()
+    cuts = [image[:, top : top + height, left : left + width] for image, (top, left) in zip(wide, corners, strict=True)]
+    return torch.stack(cuts) if cuts else images
 
 
 def prove(suspect: Classifier, repaired: Classifier, held_out: Samples, triggers: Sequence[Trigger]) -> Proof:
@@ -99,10 +155,16 @@ def prove(suspect: Classifier, repaired: Classifier, held_out: Samples, triggers
     """
     old, new = (predictions(model, held_out.images).argmax(1) for model in (suspect, repaired))
     wanted = old if held_out.labels is None else held_out.labels
+    moved = shifted(held_out.images)
+    moved_old, moved_new = (predictions(model, moved).argmax(1) for model in (suspect, repaired))
     return Proof(
         labeled=held_out.labels is not None,
         before=int((old == wanted).sum()),
         after=int((new == wanted).sum()),
+        lost=int(((old == wanted) & (new != wanted)).sum()),
+        won=int(((old != wanted) & (new == wanted)).sum()),
+        shifted_before=int((moved_old == wanted).sum()),
+        shifted_after=int((moved_new == wanted).sum()),
         count=len(held_out),
         triggers=tuple(_proof_of(trigger, suspect, repaired, held_out, old, wanted) for trigger in triggers),
     )

@@ -15,7 +15,7 @@ from goodnet.core.run import Run
 from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.repair._base import Fixed, Repairer, repairers
-from goodnet.repair._tuning import tune, wanted_answers
+from goodnet.repair._tuning import share_right, tune, wanted_answers
 from goodnet.training import Recipe
 
 _HARMLESS = 0.02  # share of right answers that may go without another attempt
@@ -70,7 +70,7 @@ class Unlearning(Repairer):
             return F.cross_entropy(model(seen).float(), wanted)
 
         wanted = wanted_answers(defender)
-        enough, best = _right(defender.model, defender.clean, wanted) - _HARMLESS, -1.0
+        enough, best = share_right(defender.model, defender.clean.images, wanted) - _HARMLESS, -1.0
         for attempt in range(self.attempts):
             recipe = Recipe(
                 epochs=self.epochs,
@@ -79,7 +79,7 @@ class Unlearning(Repairer):
                 shift=self.shift,
             )
             tuned = tune(defender.model, defender.clean, wanted, recipe, run, loss=loss)
-            right = _right(tuned, defender.clean, wanted)
+            right = share_right(tuned, defender.clean.images, wanted)
             worth = right - _success(tuned, defender.clean, triggers)
             if attempt == 0 or worth > best:
                 model, rate, best = tuned, recipe.learning_rate, worth
@@ -87,13 +87,6 @@ class Unlearning(Repairer):
                 break
         counts = {"images": len(defender.clean), "epochs": self.epochs * (attempt + 1), "triggers": len(triggers)}
         return Fixed(model=model, notes={"learning_rate": rate}, counts=counts)
-
-
-def _right(model: Classifier, clean: Samples, wanted: Tensor) -> float:
-    """Share of ``clean`` that is answered as wanted; 0 where the answers are no numbers."""
-    logits = predictions(model, clean.images)
-    answers = wanted if wanted.ndim == 1 else wanted.argmax(1)
-    return float((logits.argmax(1) == answers).double().mean()) if logits.isfinite().all() else 0.0
 
 
 def _success(model: Classifier, clean: Samples, triggers: tuple[Trigger, ...]) -> float:

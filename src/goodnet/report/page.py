@@ -127,12 +127,13 @@ def _tone(item: AuditedFile) -> tuple[str, str]:
     return ("found", "backdoor found") if item.verdict.flagged else ("none", "no evidence")
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """A PNG as a page can hold it."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _picture(image: torch.Tensor, alt: str) -> Picture:
-    return Picture(_data_uri(picture_png(image)), alt)
+    return Picture(data_uri(picture_png(image)), alt)
 
 
 def _triggers(item: AuditedFile, verdict: Verdict) -> tuple[TriggerView, ...]:
@@ -185,7 +186,7 @@ def _plot(series: LabelSeries) -> PlotView:
     named = ", ".join(marked[:_TOP_LABELS]) + (f" and {len(marked) - _TOP_LABELS} more" if marked[_TOP_LABELS:] else "")
     return PlotView(
         variants={
-            f"{size}-{scheme}": _data_uri(label_plot(series, theme, width, height))
+            f"{size}-{scheme}": data_uri(label_plot(series, theme, width, height))
             for size, (width, height) in _PLOT_SIZES.items()
             for scheme, theme in (("light", LIGHT), ("dark", DARK))
         },

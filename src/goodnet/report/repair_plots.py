@@ -1,9 +1,11 @@
-"""Pictures of a repair as PNG bytes: the maps of one layer without and with a trigger."""
+"""Pictures of a repair as PNG bytes: curves of pruning and of a GoodNet's price, and the maps of one layer."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,10 +16,11 @@ from goodnet.repair._look import ActivationMaps
 from goodnet.report.plots import Theme
 
 _GAP = 1  # pixels of the map between two channels
+_NARROW = 5.0  # inches
 
 
 def activation_plot(maps: ActivationMaps, theme: Theme, width: float = 8.6) -> bytes:
-    """The mean map of each channel, without the trigger at the left and with it at the right, on one scale of gray.
+    """The mean map of each channel, without the trigger and then with it, on one scale of gray.
 
     Channels are in their order, row by row; those that rise most are framed.
 
@@ -28,29 +31,37 @@ def activation_plot(maps: ActivationMaps, theme: Theme, width: float = 8.6) -> b
     """
     columns = max(1, round(len(maps.channels) ** 0.5 + 0.49))
     rows = -(-len(maps.channels) // columns)
+    beside = width > _NARROW  # on a phone one under the other
+    across = width / 2 if beside else width
+    height = across * rows / columns + 0.4
     figure = Figure(
-        figsize=(width, width / 2 * rows / columns + 0.4), dpi=200, facecolor=theme.background, layout="constrained"
+        figsize=(width, height if beside else 2 * height), dpi=200, facecolor=theme.background, layout="constrained"
     )
     FigureCanvasAgg(figure)
-    both = figure.subplots(1, 2)
+    both = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
     top = max(float(maps.clean.max()), float(maps.stamped.max()))
     for axes, shown, title in zip(both, (maps.clean, maps.stamped), ("without trigger", "with trigger"), strict=True):
         axes.imshow(_grid(shown, columns, rows).numpy(), cmap="gray", vmin=0, vmax=max(top, 1e-9))
         axes.set_title(title, color=theme.text, fontsize=10)
         axes.set_axis_off()
-        height, across = shown.shape[1] + _GAP, shown.shape[2] + _GAP
+        tall, wide = shown.shape[1] + _GAP, shown.shape[2] + _GAP
         for place, channel in enumerate(maps.channels):
             if channel in maps.marked:
-                corner = (place % columns * across - 1, place // columns * height - 1)
+                corner = (place % columns * wide - 1, place // columns * tall - 1)
                 axes.add_patch(
-                    Rectangle(corner, across, height, fill=False, edgecolor=theme.flagged, linewidth=2, clip_on=False)
+                    Rectangle(corner, wide, tall, fill=False, edgecolor=theme.flagged, linewidth=2, clip_on=False)
                 )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return _png(figure)
 
 
-def price_plot(alarms: Sequence[Rate], stopped: Sequence[Rate], chosen: Rate, theme: Theme) -> bytes:
+def price_plot(
+    alarms: Sequence[Rate],
+    stopped: Sequence[Rate],
+    chosen: Rate,
+    theme: Theme,
+    width: float = 8.6,
+    height: float = 3.3,
+) -> bytes:
     """What a GoodNet's thresholds cost and buy: triggers stopped against clean images answered N, with 95% intervals.
 
     Args:
@@ -58,25 +69,99 @@ def price_plot(alarms: Sequence[Rate], stopped: Sequence[Rate], chosen: Rate, th
         stopped: images under reconstructed triggers that do not go to the target, at the same thresholds.
         chosen: clean images answered N at the threshold that was fitted; marked by a line.
         theme: colors.
+        width, height: in inches of 100 pixels on the page; the PNG has twice as many.
     """
-    figure = Figure(figsize=(6.4, 3.2), dpi=200, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.background)
+    figure, axes = _empty(theme, width, height)
     across = [100 * (rate.value or 0.0) for rate in alarms]
     bands = [rate.interval() or (0.0, 1.0) for rate in stopped]
     axes.fill_between(across, [100 * low for low, _ in bands], [100 * high for _, high in bands], color=theme.band)
     axes.plot(across, [100 * (rate.value or 0.0) for rate in stopped], color=theme.dot, marker=".")
     axes.axvline(100 * (chosen.value or 0.0), color=theme.flagged, linewidth=1)
-    axes.set_xlabel("clean images answered N, %", color=theme.text)
-    axes.set_ylabel("triggers stopped, %", color=theme.text)
+    axes.set_xlabel("clean images answered N, %", color=theme.muted, fontsize=9)
+    axes.set_ylabel("triggers stopped, %", color=theme.muted, fontsize=9)
     axes.set_ylim(-2, 102)
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)
     axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], ["0", "1", "2", "5", "10", "20", "50", "100"])
     axes.set_xlim(-0.1, 105)
     axes.minorticks_off()
-    axes.tick_params(colors=theme.muted)
-    axes.grid(color=theme.grid)
-    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a pruning curve.
+
+    Attributes:
+        channels: how many are pruned.
+        accuracy: share answered as wanted, in [0, 1].
+        success: share that a trigger still turns; None without one.
+    """
+
+    channels: int
+    accuracy: float
+    success: float | None = None
+
+
+def pruning_plot(
+    points: Sequence[CurvePoint],
+    marks: Mapping[float, int],
+    pruned: int,
+    measure: str,
+    theme: Theme,
+    width: float = 8.6,
+    height: float = 3.3,
+) -> bytes:
+    """Accuracy and trigger success against the channels pruned, with the last points within some losses of accuracy.
+
+    Args:
+        points: at least two, by rising number of channels.
+        marks: a loss of accuracy in [0, 1] → channels that may go for it; a diamond each.
+        pruned: channels that went; marked by a line.
+        measure: what accuracy is called.
+        theme: colors.
+        width, height: in inches of 100 pixels on the page; the PNG has twice as many.
+    """
+    figure, axes = _empty(theme, width, height)
+    across, kept = [one.channels for one in points], [100 * one.accuracy for one in points]
+    axes.axvline(pruned, color=theme.muted, linewidth=1)
+    axes.plot(across, kept, color=theme.dot, linewidth=1.8, label=measure)
+    known = [(one.channels, 100 * one.success) for one in points if one.success is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), color=theme.flagged, linewidth=1.8, dashes=(4, 2), label="trigger works")
+    at = {count: drop for drop, count in sorted(marks.items(), reverse=True)}  # of equal ones the smallest loss
+    for place, (count, drop) in enumerate(sorted(at.items())):
+        height_there = kept[across.index(count)]
+        axes.plot([count], [height_there], color=theme.dot, marker="D", markersize=6, linestyle="")
+        axes.annotate(
+            f"−{100 * drop:g} %",
+            (count, height_there),
+            (-6, -14 - 12 * place),
+            textcoords="offset points",
+            ha="right",
+            color=theme.text,
+            fontsize=8,
+        )
+    axes.set_xlabel("channels pruned", color=theme.muted, fontsize=9)
+    axes.set_ylabel("images, %", color=theme.muted, fontsize=9)
+    axes.set_ylim(-2, 104)
+    axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, loc="lower left")
+    return _png(figure)
+
+
+def _empty(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with axes in the colors of the page."""
+    figure = Figure(figsize=(width, height), dpi=200, facecolor=theme.background, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=theme.background)
+    axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

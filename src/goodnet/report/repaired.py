@@ -1,19 +1,30 @@
-"""The page of a repair: what the proof counts, the triggers before and after, the maps of the last convolution."""
+"""The page of a repair: what the proof counts, curves, the triggers before and after, maps of the last convolution."""
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import goodnet
 from goodnet.core.rates import Rate
 from goodnet.core.trigger import Trigger
-from goodnet.repair._look import Look
+from goodnet.repair._look import ActivationMaps, Look
 from goodnet.repair.proof import Proof
 from goodnet.report import words
 from goodnet.report.html import environment
-from goodnet.report.plots import LIGHT, picture_png
-from goodnet.report.repair_plots import activation_plot, price_plot
+from goodnet.report.page import data_uri
+from goodnet.report.plots import DARK, LIGHT, Theme, picture_png
+from goodnet.report.repair_plots import CurvePoint, activation_plot, price_plot, pruning_plot
+
+_SIZES = {"wide": (8.6, 3.3), "narrow": (3.5, 2.9)}
+
+
+@dataclass(frozen=True)
+class _Count:
+    """``12 of 100`` and, smaller, its interval."""
+
+    shown: str
+    between: str = ""
 
 
 def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, class_names: Sequence[str]) -> str:
@@ -27,7 +38,7 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
     """
     made = "repaired model" if record["accepted"] else "model that was thrown away"
     titled = (("The last convolution of the suspect", look.before), (f"The same of the {made}", look.after))
-    drawn = [(title, _uri(activation_plot(maps, LIGHT))) for title, maps in titled if maps is not None]
+    drawn = [(title, _maps(maps)) for title, maps in titled if maps is not None]
     same = len(drawn) == 2 and drawn[0][1] == drawn[1][1]
     return (
         environment("goodnet.report")
@@ -47,6 +58,8 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
             made=made,
             tried=record["evidence"].get("tried", []),
             chosen=record["evidence"].get("chosen"),
+            curve=_curve(record["evidence"]),
+            marks=record["evidence"].get("marks", []),
             maps=drawn[:1] if same else drawn,
             same_maps=same,
             prices=_prices(record["goodnet"]),
@@ -55,38 +68,69 @@ def render_repair(record: Mapping[str, Any], proof: Proof | None, look: Look, cl
     )
 
 
-def _prices(goodnet: Mapping[str, Any] | None) -> str | None:
+def _variants(draw: Callable[[Theme, float, float], bytes]) -> dict[str, str]:
+    """A picture for screens wide and narrow, light and dark; the style sheet shows one of them."""
+    return {
+        f"{size}-{scheme}": data_uri(draw(theme, width, height))
+        for size, (width, height) in _SIZES.items()
+        for scheme, theme in (("light", LIGHT), ("dark", DARK))
+    }
+
+
+def _maps(maps: ActivationMaps) -> dict[str, str]:
+    return _variants(lambda theme, width, _: activation_plot(maps, theme, width))
+
+
+def _prices(goodnet: Mapping[str, Any] | None) -> dict[str, str] | None:
     """The price curve of a GoodNet as a picture; None where there is none, or no trigger to stop."""
     if goodnet is None or not goodnet["stamped"]:
         return None
     alarms = [Rate(one["false_alarms"], goodnet["count"]) for one in goodnet["prices"]]
     stopped = [Rate(one["stopped"], goodnet["stamped"]) for one in goodnet["prices"]]
-    return _uri(price_plot(alarms, stopped, Rate(goodnet["false_alarms"], goodnet["count"]), LIGHT))
+    chosen = Rate(goodnet["false_alarms"], goodnet["count"])
+    return _variants(lambda theme, width, height: price_plot(alarms, stopped, chosen, theme, width, height))
 
 
-def _rows(proof: Proof, class_names: Sequence[str]) -> list[tuple[str, str, str]]:
+def _curve(evidence: Mapping[str, Any]) -> dict[str, str] | None:
+    """The curve of a pruning as a picture; None where the method has none."""
+    points = [CurvePoint(one["channels"], one["accuracy"], one.get("success")) for one in evidence.get("curve", ())]
+    if len(points) < 2 or "marks" not in evidence:
+        return None
+    marks = {one["accuracy_drop"]: one["channels"] for one in evidence["marks"]}
+    pruned = len(evidence["pruned"])
+    return _variants(
+        lambda theme, width, height: pruning_plot(points, marks, pruned, evidence["measure"], theme, width, height)
+    )
+
+
+def _rows(proof: Proof, class_names: Sequence[str]) -> list[tuple[str, _Count, _Count]]:
     kept = "answered right" if proof.labeled else "answered as the suspect answers"
-    rows = [(kept, _counted(proof.before, proof.count), _counted(proof.after, proof.count))]
+    rows = [
+        (kept, _counted(proof.before, proof.count), _counted(proof.after, proof.count)),
+        (
+            "the same, images shifted a little",
+            _counted(proof.shifted_before, proof.count),
+            _counted(proof.shifted_after, proof.count),
+        ),
+    ]
     for one in proof.triggers:
         target = words.label_name(one.target, class_names)
         rows.append((f"trigger works, to {target}", _counted(one.before, one.count), _counted(one.after, one.count)))
-        rows.append((f"right under the trigger to {target}", "–", _counted(one.recovered, one.count)))
+        rows.append((f"right under the trigger to {target}", _Count("–"), _counted(one.recovered, one.count)))
     return rows
 
 
-def _counted(hits: int, count: int) -> str:
-    """``12 of 100 (6.4% to 20%)``."""
+def _counted(hits: int, count: int) -> _Count:
+    """``12 of 100``, ``6.4% to 20%``."""
     interval = Rate(hits, count).interval()
-    return "–" if interval is None else f"{hits} of {count} ({' to '.join(map(words.percent, interval))})"
+    if interval is None:
+        return _Count("–")
+    return _Count(f"{hits} of {count}", " to ".join(map(words.percent, interval)))
 
 
 def _view(trigger: Trigger) -> dict[str, Any]:
     pictures = ((trigger.mask[None], "Mask: white covers"), (trigger.pattern, "Pattern"))
     return {
         "words": words.trigger_words(trigger),
-        "pictures": [(_uri(picture_png(image)), caption) for image, caption in pictures],
+        "pictures": [(data_uri(picture_png(image)), caption) for image, caption in pictures],
     }
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
