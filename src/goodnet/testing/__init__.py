@@ -13,8 +13,9 @@ from typing import Any
 from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
 from goodnet.cleanse._base import Cleanser
+from goodnet.learn._base import Learner
 from goodnet.repair._base import Repairer
-from goodnet.testing import attacks, auditors, cleansers, every_method, repairers
+from goodnet.testing import attacks, auditors, cleansers, every_method, learners, repairers
 from goodnet.testing._common import Check
 from goodnet.testing._world import World, small_world
 
@@ -24,6 +25,7 @@ _ROLES: dict[type, tuple[Check, ...]] = {
     Auditor: auditors.CHECKS,
     Cleanser: cleansers.CHECKS,
     Repairer: repairers.CHECKS,
+    Learner: learners.CHECKS,
     Attack: attacks.CHECKS,
 }
 

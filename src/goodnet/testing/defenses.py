@@ -17,6 +17,7 @@ from goodnet.core.registry import Needs
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Run
 from goodnet.errors import NotHeld
+from goodnet.learn._base import Learner
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, Snapshot, quick, require
 from goodnet.testing._world import World
@@ -49,6 +50,7 @@ _WAYS: dict[type, _Way] = {
     Auditor: _Way("_inspect", _lower_scores),
     Cleanser: _Way("_score", lambda *_: {}),
     Repairer: _Way("_fix", lambda *_: {}),
+    Learner: _Way("_learn", lambda *_: {}),
 }
 
 
