@@ -15,7 +15,8 @@ from goodnet.errors import UnknownName
 Role = Annotated[
     str | None,
     typer.Argument(
-        metavar="[ROLE]", help="auditors, cleansers, learners, repairers, attacks, architectures, data, suites; else all."
+        metavar="[ROLE]",
+        help="auditors, cleansers, learners, repairers, attacks, architectures, data, suites; else all.",
     ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]

@@ -13,6 +13,7 @@ from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
 from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
+from goodnet.cli.learn import learn
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
 from goodnet.cli.scan import scan
@@ -48,6 +49,7 @@ def goodnet_(
       goodnet repair model.h5 --data clean/ --out repaired/
       goodnet classify image.png --model repaired/
       goodnet cleanse photos/ --out cleansed/
+      goodnet learn photos/ --out learned/
       goodnet scan model.pt
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
@@ -61,6 +63,7 @@ app.command("scan")(scan)
 app.command("repair")(repair)
 app.command("classify")(classify)
 app.command("cleanse")(cleanse)
+app.command("learn")(learn)
 app.command("list")(listing)
 app.command("attack")(attack)
 app.command("train")(train)

@@ -40,6 +40,7 @@ def unlearn(
     *,
     steps: int,
     learning_rate: float,
+    growth: float,
     batch_size: int,
     most_damage: float,
     progress: Progress,
@@ -50,6 +51,7 @@ def unlearn(
     more than ``most_damage``, the step is taken back and nothing more is done. A loss that has reached that of a guess,
     log K, is not driven further, and when all have, it is over. BatchNorm keeps its statistics: a batch of isolated
     samples alone would move them to where nothing else is recognized.
+    A network that is sure has hardly a gradient, so every step is ``growth`` times as long as the one before.
     """
     assert isolated.labels is not None
     good = copy.deepcopy(model).eval().requires_grad_(True)
@@ -68,6 +70,7 @@ def unlearn(
         optimizer.zero_grad()
         (-losses.clamp(max=guess).mean()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        optimizer.param_groups[0]["lr"] *= growth
         left = balanced_accuracy(now, watched)
         if left < before - most_damage:
             damaged = True
@@ -98,9 +101,7 @@ def _remembered(model: Classifier, isolated: Samples) -> float:
     return float((predictions(model, isolated.images).argmax(1) == isolated.labels).double().mean())
 
 
-def watched_places(
-    labels: Tensor, losses: Tensor, isolated: Tensor, per_label: int, generator: torch.Generator
-) -> Tensor:
+def watched_places(labels: Tensor, losses: Tensor, isolated: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Positions (int64) of kept samples, most likely clean ones, on which damage shows.
 
     Unlearning a backdoor makes the network wrong about kept poison too, and that is no damage. Poison lies in the
@@ -110,15 +111,16 @@ def watched_places(
 
     Args:
         labels, losses, isolated: (N,) of the whole set; losses as isolation ranked them.
-        per_label: at most so many of each label.
+        count: about so many in all; of each label the same number, and one at least.
         generator: draws them.
     """
     counts = labels.bincount()
     usual = int(counts[counts > 0].double().quantile(0.5))
     expected = isolated.double().mean() * counts
     suspicious = labels[isolated].bincount(minlength=len(counts)) > 2 * expected
-    chosen = []
-    for label in labels.unique():
+    chosen, known = [], labels.unique()
+    per_label = max(1, count // len(known))
+    for label in known:
         places = (~isolated & (labels == label)).nonzero()[:, 0]
         if suspicious[label]:
             most = max(1, min(len(places), usual) // 2)

@@ -133,8 +133,7 @@ def _require_fit(defender: Defender, name: str) -> None:
         raise NotHeld(f"{name} needs the training set with its labels; pass Samples(images, labels=...)")
     if held.shape != model.input_shape:
         raise NotApplicable(
-            f"the training set has the shape {held.shape}, the network wants {model.input_shape}; "
-            "see Samples.fitted_to"
+            f"the training set has the shape {held.shape}, the network wants {model.input_shape}; see Samples.fitted_to"
         )
     if int(held.labels.max()) >= model.num_classes:
         raise NotApplicable(

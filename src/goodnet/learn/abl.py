@@ -46,8 +46,8 @@ class Abl(Learner):
     once. ``isolation_epochs`` are those of 50,000 images. Of a clean set ``share`` is isolated all the same, and a
     little accuracy may be lost. ``share`` of a source-specific attack may be ordinary images of an easy label.
     Source: Li et al., NeurIPS 2021: gamma 0.5, 20 epochs, 1 %, ascent at 5e-4 for 80 steps, as 20 epochs of 500 images
-    are. Ours: the clipped loss, BatchNorm that keeps its statistics, and the step that is taken back; without them ABL
-    loses more than 10 points in two of three cells of a public leaderboard.
+    are. Ours: growing steps, the clipped loss, BatchNorm that keeps its statistics, and the step that is taken back;
+    without them ABL loses more than 10 points in two of three cells of a public leaderboard.
     """
 
     isolation: Literal["ascent", "flooding"] = param(
@@ -59,9 +59,10 @@ class Abl(Learner):
     isolation_rate: float = param(0.1, low=0.0, doc="learning rate of these passes, constant")
     batch_size: int = param(128, low=2, doc="images per step of isolation and ascent")
     steps: int = param(80, low=0, doc="at most so many steps of ascent")
-    unlearning_rate: float = param(5e-4, low=0.0, doc="learning rate of the ascent")
+    unlearning_rate: float = param(5e-4, low=0.0, doc="learning rate of the first step of ascent")
+    growth: float = param(1.1, low=1.0, high=2.0, doc="how much longer each step is than the one before; 1: the paper")
     most_damage: float = param(0.01, low=0.0, high=1.0, doc="accuracy on kept samples that the ascent may cost")
-    watched: int = param(100, low=1, doc="of each label, at most so many kept samples are looked at after each step")
+    watched: int = param(500, low=1, doc="about so many kept samples are looked at after each step")
 
     def _learn(self, defender: Defender, run: Run) -> Taught:
         assert defender.model is not None
@@ -80,6 +81,7 @@ class Abl(Learner):
             run,
             steps=self.steps,
             learning_rate=self.unlearning_rate,
+            growth=self.growth,
             batch_size=self.batch_size,
             most_damage=self.most_damage,
             progress=part_of(run.progress, (_TRAINING_ENDS, 1.0)),
