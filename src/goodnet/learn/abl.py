@@ -28,6 +28,10 @@ _ISOLATION_ENDS, _TRAINING_ENDS = 0.4, 0.9  # shares of a run
         source="Li et al., Anti-Backdoor Learning: Training Clean Models on Poisoned Data, NeurIPS 2021",
         summary="isolates what is learned first, trains on the rest, and unlearns what was isolated",
         assumes=("the backdoor is learned fast",),
+        known_failures={
+            "planted_world": "the bundled digits are a fiftieth of the images that its passes are made for: a part of "
+            "what it isolates is poison, and noise in the few watched images ends the ascent"
+        },
         quick={"isolation_epochs": 1, "steps": 2},
     )
 )
