@@ -39,7 +39,7 @@ def asked(samples: Samples, architecture: str = "small_cnn_bn") -> goodnet.Class
 
 def learned_by(method: type[Learner], samples: Samples, held: Samples | None = None) -> Learned:
     learner = method(recipe=RECIPE, **SMALL.get(method.card.name, {}))
-    architecture = "small_cnn" if method is Abl else "small_cnn_bn"  # digits are learned as fast as poison with BatchNorm
+    architecture = "small_cnn" if method is Abl else "small_cnn_bn"  # with BatchNorm digits are as fast
     return learner.run(Defender(model=asked(samples, architecture), clean=held, training_set=samples))
 
 
@@ -149,7 +149,7 @@ def test_flooding_keeps_the_loss_above_its_level() -> None:
     plain = torch.nn.functional.cross_entropy(model(images), samples.labels)
     for level, expected in ((0.1, plain), (5.0, 10.0 - plain)):
         value = flooding(level)(model, images, samples.labels, generator())
-        assert value.item() == pytest.approx(float(expected), rel=1e-5)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5)
         assert value.item() >= level
 
 

@@ -117,7 +117,8 @@ def watched_places(labels: Tensor, losses: Tensor, isolated: Tensor, count: int,
     counts = labels.bincount()
     usual = int(counts[counts > 0].double().quantile(0.5))
     expected = isolated.double().mean() * counts
-    suspicious = labels[isolated].bincount(minlength=len(counts)) > 2 * expected
+    found = labels[isolated].bincount(minlength=len(counts))
+    suspicious = (found > 2 * expected) | (2 * found > isolated.sum())
     chosen, known = [], labels.unique()
     per_label = max(1, count // len(known))
     for label in known:
