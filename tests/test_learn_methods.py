@@ -145,7 +145,7 @@ def test_accuracy_is_a_mean_over_labels() -> None:
 
 def test_flooding_keeps_the_loss_above_its_level() -> None:
     samples = goodnet.load_data("digits", limit=20)
-    model, images = asked(samples), samples.floats()
+    model, images = asked(samples).eval(), samples.floats()
     plain = torch.nn.functional.cross_entropy(model(images), samples.labels)
     for level, expected in ((0.1, plain), (5.0, 10.0 - plain)):
         value = flooding(level)(model, images, samples.labels, generator())
