@@ -18,10 +18,11 @@ from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 from goodnet.core.trigger import Trigger
 from goodnet.guard._base import Guard, Learned, guards
+from goodnet.learn._base import LEARNS, Learner, Taught, learners
 from goodnet.repair._base import Fixed, Repairer, repairers
 from goodnet.testing import World, broken_promises, checks_for, small_world
 
-METHODS = [*auditors, *cleansers, *repairers, *guards, *attacks]
+METHODS = [*auditors, *cleansers, *learners, *repairers, *guards, *attacks]
 
 
 @pytest.fixture(scope="module")
@@ -586,6 +587,89 @@ def test_a_guard_that_is_right_breaks_no_promise(monkeypatch):
 def test_every_guard_check_catches_its_culprit(culprit, monkeypatch):
     monkeypatch.setitem(guards._methods, "x", culprit)
     check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_GUARDS[culprit])
+
+
+# --- learners ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class RightLearner(Learner):
+    """What it does: nothing. Needs: little. Limits: many. Source: none."""
+
+    card = card(needs=LEARNS)
+
+    def _learn(self, defender: Defender, run: Run) -> Taught:
+        with torch.no_grad():
+            next(defender.model.parameters()).mul_(torch.rand(1, generator=run.generator))
+        return Taught(model=defender.model, distrusted=defender.training_set.labels == 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeavesAHookBehind(RightLearner):
+    def _learn(self, defender, run):
+        defender.model.net.classifier.register_forward_hook(lambda *_: None)
+        return Taught(model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepsTheWeights(RightLearner):
+    def run(self, defender, **arguments):
+        learned = Learner.run(self, defender, **arguments)
+        learned.model.load_state_dict(defender.model.state_dict())
+        return learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnsTheIds(RightLearner):
+    def _learn(self, defender, run):
+        with torch.no_grad():
+            next(defender.model.parameters()).add_(float(defender.training_set.ids[0]))
+        return Taught(model=defender.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakesUpLabels(RightLearner):
+    def run(self, defender, **arguments):
+        held = defender.training_set
+        labels = torch.zeros(len(held), dtype=torch.int64) if held.labels is None else held.labels
+        return Learner.run(self, replace(defender, training_set=replace(held, labels=labels)), **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainsUndeclared(RightLearner):
+    card = card(needs=Needs.MODEL | Needs.TRAINING_SET)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellsNoHistory(RightLearner):
+    def _finished(self, model, seed):
+        return model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellsOfSome(RightLearner):
+    def _learn(self, defender, run):
+        return Taught(model=defender.model, losses=torch.zeros(2, 3))
+
+
+WRONG_LEARNERS = {
+    LeavesAHookBehind: "learned_model_is_a_new_working_one",
+    KeepsTheWeights: "given_weights_say_nothing",
+    LearnsTheIds: "ids_teach_nothing",
+    MakesUpLabels: "unlabeled_images_teach_nothing",
+    TrainsUndeclared: "training_is_declared",
+    TellsNoHistory: "learning_is_in_the_history",
+    TellsOfSome: "told_of_every_sample",
+}
+
+
+def test_a_learner_that_is_right_breaks_no_promise():
+    assert broken_promises(RightLearner, small_world()) == {}
+
+
+@pytest.mark.parametrize("culprit", WRONG_LEARNERS, ids=lambda culprit: culprit.__name__)
+def test_every_learner_check_catches_its_culprit(culprit):
+    check = next(check for check in checks_for(culprit) if check.__name__ == WRONG_LEARNERS[culprit])
     with pytest.raises(AssertionError):
         check(culprit, small_world())
 
@@ -594,6 +678,12 @@ def test_every_guard_check_has_a_culprit():
     assert {check.__name__ for check in checks_for(RightGuard)} == {
         *CULPRITS.values(),
         *WRONG_GUARDS.values(),
+
+
+def test_every_learner_check_has_a_culprit():
+    assert {check.__name__ for check in checks_for(RightLearner)} == {
+        *CULPRITS.values(),
+        *WRONG_LEARNERS.values(),
     } - {"verdict_is_well_formed", "verdict_survives_json"}
 
 

@@ -93,9 +93,9 @@ def cleanse_data(
     samples = load_data(data, split=split, limit=limit, seed=seed)
     if samples.labels is None:
         raise NotHeld(f"{data} has no labels; a training set is cleansed with the labels that it is trained with")
-    files = _names(data, split, samples)
+    files = names_of(data, split, samples)
     if sources is not None:
-        samples = replace(samples, sources=_sources(Path(sources), samples, files))
+        samples = with_sources(samples, Path(sources), files)
     used, trained, fitted = None, False, samples
     if model is not None:
         used = load_model(model, arch=arch, input_range=input_range)
@@ -104,7 +104,7 @@ def cleanse_data(
             used = guess_input_range(used, fitted)
         used = used.to(torch.device(device))
     elif Needs.MODEL in needs:
-        fitted, trained = samples.fitted_to(_working_shape(samples)), True
+        fitted, trained = samples.fitted_to(working_shape(samples)), True
         start = untrained(arch or ARCHITECTURE, fitted, seed).to(torch.device(device))
         used = fit(start, fitted, recipe, seed=seed, progress=_part(progress, 0))
     held = load_data(clean, seed=seed, shape=fitted.shape) if clean is not None else None
@@ -135,21 +135,22 @@ def write_kept(result: FileCleansed, folder: Path) -> None:
     np.savez(folder / "kept.npz", images=kept.images.numpy(), labels=kept.labels.numpy())
 
 
-def _names(data: str | os.PathLike[str], split: str | None, samples: Samples) -> tuple[str, ...]:
+def names_of(data: str | os.PathLike[str], split: str | None, samples: Samples) -> tuple[str, ...]:
+    """The image file of each sample, relative to the set; empty where images are no files."""
     assert samples.ids is not None
     listed = file_names(data, split=split)
     return tuple(listed[one] for one in samples.ids.tolist()) if listed else ()
 
 
-def _working_shape(samples: Samples) -> tuple[int, int, int]:
+def working_shape(samples: Samples) -> tuple[int, int, int]:
     """The shape in which images are learned from: sides within bounds, so that training stays a matter of minutes."""
     channels, height, width = samples.shape
     low, high = _SIDES
     return channels, min(max(height, low), high), min(max(width, low), high)
 
 
-def _sources(path: Path, samples: Samples, files: tuple[str, ...]) -> torch.Tensor:
-    """int64 (N,): sources of a CSV table, numbered in the order of their names.
+def with_sources(samples: Samples, path: Path, files: tuple[str, ...]) -> Samples:
+    """The samples with the sources of a CSV table, numbered in the order of their names.
 
     Raises:
         UnreadableData: no such table, other columns, or a sample that it does not name.
@@ -175,7 +176,7 @@ def _sources(path: Path, samples: Samples, files: tuple[str, ...]) -> torch.Tens
     if missing is not None:
         raise UnreadableData(f"{path} names no source for the {key} {missing!r}")
     numbers = {name: number for number, name in enumerate(sorted(set(table.values())))}
-    return torch.tensor([numbers[table[one]] for one in wanted])
+    return replace(samples, sources=torch.tensor([numbers[table[one]] for one in wanted]))
 
 
 def _part(progress: Progress | None, half: int) -> Progress | None:

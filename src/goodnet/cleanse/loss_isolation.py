@@ -14,6 +14,7 @@ from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
+from goodnet.core.samples import Samples
 from goodnet.models.untrained import untrained
 from goodnet.training import Recipe
 from goodnet.training.fit import Loss
@@ -59,24 +60,16 @@ class LossIsolation(Cleanser):
         assert held is not None
         assert held.labels is not None
         seed = int(torch.randint(2**31, (1,), generator=run.generator))
-        recipe = Recipe(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            schedule="constant",
-            weight_decay=1e-4,
-        )
         start = untrained(self.architecture, held, seed)
+        recipe = isolation_recipe(self.epochs, self.learning_rate, self.batch_size)
         trained = trained_anew(start, held, recipe, run, seed=seed, loss=local_gradient_ascent(self.gamma))
-        losses = F.cross_entropy(predictions(trained, held.images), held.labels, reduction="none")
+        losses = losses_of(trained, held)
         # the smallest float32 loss is 0, and a logarithm is wanted: what is far below the usual loss of a label
         depth, places = -losses.clamp_min(1e-8).log(), places_of(held.labels)
         indices = outstanding(
             {label: float(robust_z(depth[where]).clamp_min(0).square().mean()) for label, where in places.items()}
         )
-        lowest = losses.argsort(stable=True)[: int(self.share * len(held))]
-        isolated = torch.zeros(len(held), dtype=torch.bool)
-        isolated[lowest] = True
+        isolated = lowest(losses, int(self.share * len(held)))
         removed = torch.zeros_like(isolated)
         for label, where in places.items():
             removed[where] = isolated[where] & (indices[label] > OUTSTANDING)
@@ -96,11 +89,40 @@ class LossIsolation(Cleanser):
         )
 
 
+def isolation_recipe(epochs: int, learning_rate: float, batch_size: int) -> Recipe:
+    """How a network is trained whose losses tell poison: constant rate, no augmentation."""
+    return Recipe(
+        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, schedule="constant", weight_decay=1e-4
+    )
+
+
+def losses_of(model: Classifier, samples: Samples) -> Tensor:
+    """The cross-entropy (N,) of each sample with its label, as it is, without augmentation."""
+    assert samples.labels is not None
+    return F.cross_entropy(predictions(model, samples.images), samples.labels, reduction="none")
+
+
+def lowest(losses: Tensor, count: int) -> Tensor:
+    """bool (N,): the ``count`` smallest losses; of equal ones those that come first."""
+    chosen = torch.zeros(len(losses), dtype=torch.bool)
+    chosen[losses.argsort(stable=True)[:count]] = True
+    return chosen
+
+
 def local_gradient_ascent(gamma: float) -> Loss:
     """Cross-entropy that is minimized above ``gamma`` and maximized below it."""
 
     def loss(model: Classifier, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         value = F.cross_entropy(model(images).float(), labels)
         return torch.sign(value.detach() - gamma) * value
+
+    return loss
+
+
+def flooding(level: float) -> Loss:
+    """Cross-entropy that is kept from falling below ``level``: |loss - level| + level (Ishida et al., ICML 2020)."""
+
+    def loss(model: Classifier, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return (F.cross_entropy(model(images).float(), labels) - level).abs() + level
 
     return loss

@@ -15,7 +15,8 @@ from goodnet.errors import UnknownName
 Role = Annotated[
     str | None,
     typer.Argument(
-        metavar="[ROLE]", help="auditors, cleansers, repairers, guards, attacks, architectures, data, suites; else all."
+        metavar="[ROLE]",
+        help="auditors, cleansers, learners, repairers, guards, attacks, architectures, data, suites; else all.",
     ),
 ]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one of the role.")]
@@ -33,6 +34,7 @@ def listing(role: Role = None, name: Name = None, as_json: _options.Json = False
     makers = {
         "auditors": _auditors,
         "cleansers": _cleansers,
+        "learners": _learners,
         "repairers": _repairers,
         "guards": _guards,
         "attacks": _attacks,
@@ -68,6 +70,12 @@ def _cleansers() -> list[dict[str, Any]]:
     from goodnet.cleanse._base import cleansers
 
     return _methods(cleansers)
+
+
+def _learners() -> list[dict[str, Any]]:
+    from goodnet.learn._base import learners
+
+    return _methods(learners)
 
 
 def _repairers() -> list[dict[str, Any]]:

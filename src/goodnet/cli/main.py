@@ -13,6 +13,7 @@ from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
 from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
+from goodnet.cli.learn import learn
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
 from goodnet.cli.scan import scan
@@ -50,6 +51,7 @@ def goodnet_(
       goodnet classify image.png --model repaired/
       goodnet serve repaired/ --port 8000
       goodnet cleanse photos/ --out cleansed/
+      goodnet learn photos/ --out learned/
       goodnet scan model.pt
       goodnet list auditors
       goodnet train --data digits --attack badnets --out net/
@@ -64,6 +66,7 @@ app.command("repair")(repair)
 app.command("classify")(classify)
 app.command("serve")(serve)
 app.command("cleanse")(cleanse)
+app.command("learn")(learn)
 app.command("list")(listing)
 app.command("attack")(attack)
 app.command("train")(train)

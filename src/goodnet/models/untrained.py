@@ -1,6 +1,8 @@
-"""untrained: a network with random weights that takes these samples."""
+"""untrained and anew: networks with random weights, for these samples or of the kind of another one."""
 
-from goodnet.core.classifier import Classifier
+import copy
+
+from goodnet.core.classifier import Classifier, Origin
 from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld
@@ -31,3 +33,18 @@ def untrained(architecture: str, samples: Samples, seed: int = 0) -> Classifier:
         architecture=architecture,
         class_names=samples.class_names,
     )
+
+
+def anew(model: Classifier, seed: int = 0) -> Classifier:
+    """A network of the same kind as ``model``, on its device, with weights drawn by ``seed`` and no history.
+
+    Layers that cannot draw their weights (``reset_parameters``) keep those that they have.
+    """
+    fresh = copy.deepcopy(model).requires_grad_(True)
+    with isolated_rng(seed):
+        for module in fresh.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    fresh.origin = Origin()
+    return fresh

@@ -14,8 +14,9 @@ from goodnet.attacks._base import Attack
 from goodnet.audit._base import Auditor
 from goodnet.cleanse._base import Cleanser
 from goodnet.guard._base import Guard
+from goodnet.learn._base import Learner
 from goodnet.repair._base import Repairer
-from goodnet.testing import attacks, auditors, cleansers, every_method, guards, repairers
+from goodnet.testing import attacks, auditors, cleansers, every_method, guards, learners, repairers
 from goodnet.testing._common import Check
 from goodnet.testing._world import World, small_world
 
@@ -26,6 +27,7 @@ _ROLES: dict[type, tuple[Check, ...]] = {
     Cleanser: cleansers.CHECKS,
     Guard: guards.CHECKS,
     Repairer: repairers.CHECKS,
+    Learner: learners.CHECKS,
     Attack: attacks.CHECKS,
 }
 

@@ -85,3 +85,19 @@ class Snapshot:
         unchanged = all(torch.equal(one, other) for one, other in zip(self._tensors(), self.samples, strict=True))
         require(unchanged, f"the caller's images, labels or ids change {when}")
         require(_global_state() == self.state, f"a global random state or torch setting changes {when}")
+
+
+def require_new_and_working(new: Classifier, world: World) -> None:
+    """Raise unless a model that was made from the caller's is another one of its kind, and answers in numbers."""
+    old = world.defender.model
+    assert old is not None
+    require(new is not old, "the caller's own model comes back")
+    shapes = [{name: array.shape for name, array in model.state_dict().items()} for model in (old, new)]
+    require(shapes[0] == shapes[1], "the arrays of the model have other names or shapes; it cannot be saved")
+    shared = {value.data_ptr() for value in old.state_dict().values()}
+    require(not shared & {value.data_ptr() for value in new.state_dict().values()}, "arrays are shared with the caller")
+    require(not any(module.training for module in new.modules()), "the model is not in eval mode")
+    require(all(one.grad is None for one in new.parameters()), "gradients are left over")
+    require(not any(getattr(one, hooks) for one in new.modules() for hooks in HOOKS), "hooks are left over")
+    with torch.no_grad():
+        require(bool(new(world.samples.floats()).isfinite().all()), "the model's answers are not finite")

@@ -18,6 +18,7 @@ from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Run
 from goodnet.errors import NotHeld
 from goodnet.guard._base import Guard
+from goodnet.learn._base import Learner
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, Snapshot, quick, require
 from goodnet.testing._world import World
@@ -52,6 +53,7 @@ _WAYS: dict[type, _Way] = {
     Cleanser: _Way("_score", lambda *_: {}),
     Repairer: _Way("_fix", lambda *_: {}),
     Guard: _Way("_fit", lambda *_: {"rate": 0.1}, "fit"),  # the world's clean images are too few for the usual rate
+    Learner: _Way("_learn", lambda *_: {}),
 }
 
 

@@ -9,6 +9,7 @@ from goodnet.audit._base import Auditor
 from goodnet.cleanse._base import Cleanser
 from goodnet.errors import ParameterError
 from goodnet.guard._base import Guard
+from goodnet.learn._base import Learner
 from goodnet.repair._base import Repairer
 from goodnet.testing._common import Check, quick, require
 from goodnet.testing._world import World
@@ -18,6 +19,7 @@ _SECTIONS: dict[type, tuple[str, ...]] = {
     Cleanser: ("What it does:", "Needs:", "Limits:", "Source:"),
     Guard: ("What it does:", "Needs:", "Limits:", "Source:"),
     Repairer: ("What it does:", "Needs:", "Limits:", "Source:"),
+    Learner: ("What it does:", "Needs:", "Limits:", "Source:"),
     Attack: ("Source:",),
 }
 
@@ -28,8 +30,17 @@ def repr_gives_the_method_back(method: type[Any], world: World) -> None:
     call = ast.parse(repr(made), mode="eval").body
     require(isinstance(call, ast.Call) and not call.args, f"repr is not a call with keywords: {made!r}")
     assert isinstance(call, ast.Call)
-    arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    arguments = {
+        str(keyword.arg): _value(keyword.value, getattr(made, str(keyword.arg), None)) for keyword in call.keywords
+    }
     require(method(**arguments) == made, f"repr gives another object back: {made!r}")
+
+
+def _value(node: ast.expr, like: Any) -> Any:
+    """What a word of a ``repr`` means: a literal, or a call with literals that makes another one of ``like``."""
+    if isinstance(node, ast.Call):
+        return type(like)(**{str(one.arg): ast.literal_eval(one.value) for one in node.keywords})
+    return ast.literal_eval(node)
 
 
 def out_of_range_parameters_are_named(method: type[Any], world: World) -> None:

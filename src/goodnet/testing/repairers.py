@@ -2,28 +2,16 @@
 
 import json
 
-import torch
-
 from goodnet.repair._base import Repairer
 from goodnet.testing import defenses
-from goodnet.testing._common import HOOKS, Check, quick, require
+from goodnet.testing._common import Check, quick, require, require_new_and_working
 from goodnet.testing._world import World
 
 
 def repaired_model_is_a_new_working_one(method: type[Repairer], world: World) -> None:
     """The model is not the caller's, has the same arrays by name and shape, is in eval mode, and answers in numbers."""
-    old, new = world.defender.model, defenses.run(quick(method), world).model
-    assert old is not None
-    require(new is not old, "the caller's own model comes back")
-    shapes = [{name: array.shape for name, array in model.state_dict().items()} for model in (old, new)]
-    require(shapes[0] == shapes[1], "the arrays of the model have other names or shapes; it cannot be saved")
-    shared = {value.data_ptr() for value in old.state_dict().values()}
-    require(not shared & {value.data_ptr() for value in new.state_dict().values()}, "arrays are shared with the caller")
-    require(not any(module.training for module in new.modules()), "the model is not in eval mode")
-    require(all(one.grad is None for one in new.parameters()), "gradients are left over")
-    require(not any(getattr(one, hooks) for one in new.modules() for hooks in HOOKS), "hooks are left over")
-    with torch.no_grad():
-        require(bool(new(world.samples.floats()).isfinite().all()), "the model's answers are not finite")
+    new = defenses.run(quick(method), world).model
+    require_new_and_working(new, world)
 
 
 def repair_is_in_the_history(method: type[Repairer], world: World) -> None:

@@ -50,6 +50,7 @@ def fit(
     loss: Loss = cross_entropy,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    watch: Callable[[Classifier], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Classifier:
     """A copy of ``model`` trained on ``samples`` (labels needed), in eval mode; the caller's model is untouched.
@@ -66,6 +67,7 @@ def fit(
         checkpoint: a file that is rewritten after every epoch; a run that finds it goes on exactly where it stopped.
             It is removed at the end.
         progress: called after every epoch with (share done, a few words).
+        watch: given the model after every epoch, to look at it and leave it as it is.
         stop: asked after every epoch; True ends the training there.
 
     Raises:
@@ -95,6 +97,8 @@ def fit(
                 _note_if_best(state, samples.pick(held_out))
             if checkpoint is not None:
                 _save(state, checkpoint, fingerprint)
+            if watch is not None:
+                watch(model)
             if progress is not None:
                 progress(state.epoch / recipe.epochs, f"epoch {state.epoch} of {recipe.epochs}, loss {last:.3f}")
             if stop():

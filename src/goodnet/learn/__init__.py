@@ -1,0 +1,1 @@
+"""Learners: a model from a training set that may be poisoned. One file per method."""
