@@ -217,6 +217,23 @@ def test_no_more_is_removed_than_one_and_a_half_times_the_share():
     assert int((~cleansed.keep).sum()) == int(1.5 * 0.05 * int((held.labels == 3).sum()))
 
 
+@pytest.mark.parametrize(
+    "method", [SpectralSignatures(), ActivationClustering(), ActivationClustering(decide="distance")]
+)
+def test_features_that_are_given_are_judged_as_those_of_the_model(method):
+    held, _ = with_poison(pixels(1000))
+    ran = method.run(goodnet.Defender(model=transparent(), training_set=held))
+    given = method.score_features(features(transparent(), held.images), held.labels)
+    assert torch.equal(ran.keep, ~given.removed)
+    assert torch.allclose(ran.scores, given.scores, atol=1e-3)
+    assert not bool(ran.keep.all())
+
+
+def test_exclusion_is_refused_on_features_alone():
+    with pytest.raises(NotHeld, match="trains a network"):
+        ActivationClustering(decide="exclusion").score_features(torch.zeros(20, 2), torch.zeros(20, dtype=torch.int64))
+
+
 # --- SPECTRE ---
 
 
