@@ -38,8 +38,7 @@ def render_cleansing(record: Mapping[str, Any], result: FileCleansed, clouds: Se
         .render(
             record=record,
             name=PurePath(record["data"]).name or "unnamed set",
-            labels=_by_loss(record),
-            names=names,
+            labels=[one | {"shown": words.label_name(one["label"], names)} for one in _by_loss(record)],
             histogram=_variants(
                 lambda theme, size: score_plot(cleansed.scores, cleansed.keep, line, theme, *_SIZES[size])
             ),
