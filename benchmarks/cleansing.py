@@ -5,8 +5,8 @@
     python benchmarks/cleansing.py --features FILE --art  yours: an npz with features (N, D), labels (N,), poisoned (N,)
 
 The features are normal noise around a mean for each label; a twentieth of the samples of one label lies a few
-deviations off in one direction. So they measure time and memory, and whether two programs find the same; how well
-a method finds real poison they do not tell. ART is given the features as activations, so that its network costs nothing.
+deviations off in one direction. So they measure time and memory, and whether two programs find the same. How well a
+method finds real poison they do not tell. ART is given the features as activations, so that its network is free.
 """
 
 import argparse
