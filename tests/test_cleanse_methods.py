@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
 import goodnet
-from goodnet.cleanse._clusters import principal, reduced, two_means
+from goodnet.cleanse._clusters import principal, reduced, silhouette, two_means
 from goodnet.cleanse._features import features, read_layer
 from goodnet.cleanse._rules import above_clean, outstanding, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
@@ -105,6 +106,17 @@ def test_two_means_names_the_smaller_group_and_points_of_one_place_have_none():
     assert split.small.tolist() == [False] * 7 + [True] * 3
     assert bool(((split.margin > 0) == split.small).all())
     assert two_means(torch.ones(5, 2), generator()).share == 0
+
+
+@pytest.mark.parametrize("small_size", [1, 2, 30])
+def test_the_silhouette_is_that_of_scikit_learn(small_size):
+    rows = torch.randn(100, 4, generator=generator())
+    small = torch.arange(100) < small_size
+    rows[small] += 1.5
+    assert silhouette(rows, small, generator()) == pytest.approx(
+        silhouette_score(rows.numpy(), small.numpy()), abs=1e-5
+    )
+    assert silhouette(rows, torch.zeros(100, dtype=torch.bool), generator()) == 0
 
 
 # --- rules ---
@@ -215,6 +227,23 @@ def test_no_more_is_removed_than_one_and_a_half_times_the_share():
     held, _ = with_poison(pixels(1000))
     cleansed = SpectralSignatures(share=0.05).run(goodnet.Defender(model=transparent(), training_set=held))
     assert int((~cleansed.keep).sum()) == int(1.5 * 0.05 * int((held.labels == 3).sum()))
+
+
+@pytest.mark.parametrize(
+    "method", [SpectralSignatures(), ActivationClustering(), ActivationClustering(decide="distance")]
+)
+def test_features_that_are_given_are_judged_as_those_of_the_model(method):
+    held, _ = with_poison(pixels(1000))
+    ran = method.run(goodnet.Defender(model=transparent(), training_set=held))
+    given = method.score_features(features(transparent(), held.images), held.labels)
+    assert torch.equal(ran.keep, ~given.removed)
+    assert torch.allclose(ran.scores, given.scores, atol=1e-3)
+    assert not bool(ran.keep.all())
+
+
+def test_exclusion_is_refused_on_features_alone():
+    with pytest.raises(NotHeld, match="trains a network"):
+        ActivationClustering(decide="exclusion").score_features(torch.zeros(20, 2), torch.zeros(20, dtype=torch.int64))
 
 
 # --- SPECTRE ---

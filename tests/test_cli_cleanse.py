@@ -11,10 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import goodnet
+from goodnet.cleanse._look import clouds
 from goodnet.cleanse.files import cleanse_data
+from goodnet.cleanse.scan import Scan
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.cli.main import app
-from goodnet.errors import UnreadableData, UsageError
+from goodnet.errors import NotHeld, UnreadableData, UsageError
 
 
 def call(*words: object) -> Result:
@@ -66,6 +68,13 @@ def test_poison_is_taken_out_and_the_rest_can_be_trained_with(dirty, tmp_path):
     kept = goodnet.load_data(out / "kept.npz")
     assert len(kept) == len(samples) - record["removed"]
     assert kept.labels.tolist() == [int(row["label"]) for row in rows if row["kept"] == "1"]
+    page = (out / "report.html").read_text()
+    assert f"{record['removed']} of {len(samples):,} images taken out" in page
+    first = max(rows, key=lambda row: float(row["score"]))
+    assert f'alt="id {first["id"]}, score' in page
+    assert page.count("class=gone") >= 8
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
     told = call(*words, "--out", out)  # our own results may be replaced
     assert "images taken out" in told.stdout
     assert "label    3" in told.stdout
@@ -104,6 +113,95 @@ def test_sources_come_from_a_table_by_file_or_by_id(photos, model, tmp_path):
     table.write_text("file,source\nx,1\n")
     with pytest.raises(UsageError, match="no files of their own"):
         cleanse_data("digits", SpectralSignatures(), model=model, sources=table, limit=50)
+
+
+def marked(rows: list[dict[str, str]], marks: dict[int, str], path: Path) -> Path:
+    with path.open("w", newline="", encoding="utf-8-sig") as stream:  # as spreadsheets write it
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "mark": marks.get(int(row["id"]), row["mark"])} for row in rows)
+    return path
+
+
+def test_what_a_person_marks_is_heeded_told_and_kept_for_the_next_time(model, tmp_path):
+    words = ["cleanse", "digits", "--model", model, "--method", "spectral-signatures", "--limit", 200]
+    call(*words, "--out", tmp_path / "first")
+    rows = table_of(tmp_path / "first")
+    stays = [int(row["id"]) for row in rows if row["kept"] == "1"][:2]
+    marks = {stays[0]: "poisoned", stays[1]: "clean"}
+    table = marked(rows, marks, tmp_path / "marked.csv")
+    again = call(*words, "--marks", table, "--out", tmp_path / "again", "--json")
+    assert again.exit_code == 1, again.output
+    record, after = json.loads(again.stdout), {int(row["id"]): row for row in table_of(tmp_path / "again")}
+    assert record["marks"] == {"clean": 1, "poisoned": 1}
+    assert "1 marked clean stay, 1 marked poisoned go" in record["rule"]
+    assert [after[one]["kept"] for one in stays] == ["0", "1"]
+    assert [after[one]["mark"] for one in stays] == ["poisoned", "clean"]
+    before = {int(row["id"]): row["kept"] for row in rows}
+    assert all(row["kept"] == before[one] for one, row in after.items() if one not in marks)
+    assert sum(one["removed"] for one in record["labels"]) == record["removed"]
+    assert len(goodnet.load_data(tmp_path / "again" / "kept.npz")) == 200 - record["removed"]
+    turned = marked(list(after.values()), {stays[0]: "clean"}, tmp_path / "turned.csv")
+    call(*words, "--marks", turned, "--out", tmp_path / "third")
+    assert {int(row["id"]): row["kept"] for row in table_of(tmp_path / "third")}[stays[0]] == "1"
+
+
+def test_images_marked_clean_serve_as_clean_images(model, tmp_path):
+    digits = goodnet.load_data("digits", limit=300)
+    rows = [{"id": str(one), "mark": ""} for one in digits.ids.tolist()]
+    table = marked(rows, dict.fromkeys(digits.ids.tolist()[:200], "clean"), tmp_path / "marks.csv")
+    alone = cleanse_data("digits", Scan(), model=model, marks=table, limit=300)
+    assert alone.cleansed.provenance.counts["clean_images"] == 200
+    held = tmp_path / "held.npz"
+    np.savez(held, images=digits.images[:50].numpy(), labels=digits.labels[:50].numpy())
+    both = cleanse_data("digits", Scan(), model=model, marks=table, clean=held, limit=300)
+    assert both.cleansed.provenance.counts["clean_images"] == 250
+    none = marked(rows, {}, tmp_path / "none.csv")
+    with pytest.raises(NotHeld, match="marks none as clean"):
+        cleanse_data("digits", Scan(), model=model, marks=none, limit=300)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,mark\n0,\n1,bad\n", "line 3: the mark is 'bad'; write clean or poisoned"),
+        ("id,mark\n1,clean\n1,clean\n", "line 3: the id 1 is marked twice"),
+        ("id,mark\n99999,clean\n", "line 2: the set that is cleansed has no image with the id '99999'"),
+        ("id,label,mark\n0,77,clean\n", "line 2: the label is '77', in the set it is"),
+        ("id;mark\n0;clean\n", "columns 'id' and 'mark'"),
+        ("", "columns 'id' and 'mark'"),
+    ],
+)
+def test_a_wrong_table_of_marks_is_refused_with_its_line(text, message, model, tmp_path):
+    (tmp_path / "marks.csv").write_text(text)
+    with pytest.raises(UnreadableData, match=message):
+        cleanse_data("digits", SpectralSignatures(), model=model, marks=tmp_path / "marks.csv")
+
+
+def test_the_page_names_sources_and_escapes_what_strangers_named(photos, model, tmp_path):
+    files = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    table = tmp_path / "sources.csv"
+    table.write_text("file,source\n" + "".join(f"{name},<b>camera {place % 3}\n" for place, name in enumerate(files)))
+    out = tmp_path / "out"
+    call("cleanse", photos, "--model", model, "--method", "spectral-signatures", "--sources", table, "--out", out)
+    page = (out / "report.html").read_text()
+    assert "&lt;b&gt;camera 1" in page
+    assert "<b>" not in page
+    assert page.count('<img class="pixels"') == 60  # every image of small classes is shown once
+
+
+def test_features_are_drawn_of_labels_that_lose_most(model):
+    result = cleanse_data("digits", SpectralSignatures(), model=model, limit=200)
+    drawn = clouds(result.model, result.samples, result.cleansed)
+    assert [len(cloud.points) for cloud in drawn] == [cloud.of for cloud in drawn]
+    assert [len(cloud.kept) for cloud in drawn] == [cloud.of for cloud in drawn]
+    assert len(drawn) == 4
+    assert clouds(None, result.samples, result.cleansed) == ()
+
+
+def test_a_device_that_does_not_exist_is_refused_before_anything_is_read():
+    with pytest.raises(UsageError, match="no device"):
+        cleanse_data("nowhere", SpectralSignatures(), device="cuda:77")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from goodnet.audit._bank import CleanBank
 from goodnet.audit._base import Auditor, Verdict
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
 from goodnet.data.load import load_data
-from goodnet.errors import NotHeld, UsageError
+from goodnet.errors import NotHeld
 from goodnet.models.input_range import guess_input_range
 from goodnet.models.load import load_model
 
@@ -89,13 +90,3 @@ def require_data(auditor: Auditor, data: str | os.PathLike[str] | None) -> None:
     """Raise NotHeld if ``auditor`` needs clean images and there are none."""
     if data is None and Needs.CLEAN in auditor.card.needs:
         raise NotHeld(f"{auditor.card.name} needs clean images: say where they are (data=..., or --data PATH)")
-
-
-def check_device(device: str) -> None:
-    """Raise UsageError if torch has no such device here."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):  # torch without CUDA asserts
-        raise UsageError(
-            f"no device {device!r} here; use 'cpu', or 'cuda' with a CUDA build of torch and a GPU"
-        ) from None

@@ -9,7 +9,6 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 _MOST_FOR_SILHOUETTE = 2000  # rows; its price grows with their square
@@ -80,6 +79,12 @@ def _seed(generator: torch.Generator) -> int:
 def silhouette(values: Tensor, small: Tensor, generator: torch.Generator) -> float:
     """The mean silhouette of two groups of rows, of at most so many rows drawn at random; 0 where one is empty."""
     chosen = torch.randperm(len(values), generator=generator)[:_MOST_FOR_SILHOUETTE]
-    if not 0 < int(small[chosen].sum()) < len(chosen):
+    rows, groups = values[chosen], torch.stack((~small[chosen], small[chosen]), 1).float()
+    sizes = groups.sum(0)
+    if not bool((sizes > 0).all()):
         return 0.0
-    return float(silhouette_score(values[chosen].numpy(), small[chosen].numpy()))
+    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") @ groups  # (n, 2), sums
+    own = (apart * groups).sum(1) / (groups @ sizes - 1).clamp_min(1)
+    other = (apart * groups.flip(1)).sum(1) / (groups.flip(1) @ sizes)
+    widths = (other - own) / torch.maximum(other, own).clamp_min(1e-30)
+    return float(torch.where(groups @ sizes > 1, widths, 0.0).mean())  # alone in its group counts 0

@@ -17,9 +17,12 @@ from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
 from goodnet.core.run import Run
 from goodnet.core.samples import Samples
+from goodnet.errors import NotHeld
 
 _RULES = ("outstanding", "exclusion", "silhouette", "size", "distance")
 
+Splits = dict[int, Split]
+Measures = dict[int, dict[str, float | None]]
 Judged = dict[int, tuple[float, bool]]  # label → (score in 0..1, whether its smaller group goes)
 
 
@@ -73,19 +76,46 @@ class ActivationClustering(Cleanser):
         assert held.labels is not None
         run.progress(0.0, "features")
         seen, places = features(model, held.images, self.layer), places_of(held.labels)
-        splits, measures = dict[int, Split](), dict[int, dict[str, float | None]]()
-        for label, where in places.items():
-            rows = reduced(seen[where], self.dimensions, self.reduction, run.generator)
-            splits[label] = two_means(rows, run.generator)
-            measured = silhouette(rows, splits[label].small, run.generator)
-            measures[label] = {"share": splits[label].share, "silhouette": measured}
+        if self.decide != "exclusion":
+            return self._judged_by_features(seen, places, run.generator)
+        splits, measures = self._split(seen, places, run.generator)
+        judged = self._by_exclusion(model, held, places, splits, measures, run)
+        return self._scored(len(held), places, splits, measures, judged)
+
+    def score_features(self, seen: Tensor, labels: Tensor, *, seed: int = 0) -> Scored:
+        """The same for features that are there already, whatever made them; ``layer`` is not looked at.
+
+        Args:
+            seen: float (N, D), a row for each sample.
+            labels: int64 (N,), as given in the training set.
+            seed: of the starts of k-means.
+
+        Raises:
+            NotHeld: ``decide`` is "exclusion", which trains a network on images.
+        """
         if self.decide == "exclusion":
-            judged = self._by_exclusion(model, held, places, splits, measures, run)
-        elif self.decide == "distance":
-            judged = _by_distance(seen, places, splits)
-        else:
-            judged = self._by_shape(measures)
-        scores, removed = torch.zeros(len(held)), torch.zeros(len(held), dtype=torch.bool)
+            raise NotHeld("decide='exclusion' trains a network on images; with features alone decide by something else")
+        return self._judged_by_features(seen, places_of(labels), torch.Generator().manual_seed(seed))
+
+    def _judged_by_features(self, seen: Tensor, places: dict[int, Tensor], generator: torch.Generator) -> Scored:
+        splits, measures = self._split(seen, places, generator)
+        judged = _by_distance(seen, places, splits) if self.decide == "distance" else self._by_shape(measures)
+        return self._scored(len(seen), places, splits, measures, judged)
+
+    def _split(self, seen: Tensor, places: dict[int, Tensor], generator: torch.Generator) -> tuple[Splits, Measures]:
+        """Two groups of each label, and how small and well separated the smaller one is."""
+        splits, measures = Splits(), Measures()
+        for label, where in places.items():
+            rows = reduced(seen[where], self.dimensions, self.reduction, generator)
+            splits[label] = two_means(rows, generator)
+            measured = silhouette(rows, splits[label].small, generator)
+            measures[label] = {"share": splits[label].share, "silhouette": measured}
+        return splits, measures
+
+    def _scored(
+        self, count: int, places: dict[int, Tensor], splits: Splits, measures: Measures, judged: Judged
+    ) -> Scored:
+        scores, removed = torch.zeros(count), torch.zeros(count, dtype=torch.bool)
         for label, where in places.items():
             score, flagged = judged[label]
             scores[where] = score * splits[label].margin
@@ -95,10 +125,10 @@ class ActivationClustering(Cleanser):
             removed=removed,
             rule=self._in_words(),
             per_class=findings(places, removed, {label: one for label, (one, _) in judged.items()}, measures),
-            counts={"images": len(held), "dimensions": self.dimensions},
+            counts={"images": count, "dimensions": self.dimensions},
         )
 
-    def _by_shape(self, measures: dict[int, dict[str, float | None]]) -> Judged:
+    def _by_shape(self, measures: Measures) -> Judged:
         """By how small and how well separated a group is, alone or among the labels."""
         separated = {label: one["silhouette"] or 0.0 for label, one in measures.items()}
         indices, found = outstanding(separated), {}
@@ -120,8 +150,8 @@ class ActivationClustering(Cleanser):
         model: Classifier,
         held: Samples,
         places: dict[int, Tensor],
-        splits: dict[int, Split],
-        measures: dict[int, dict[str, float | None]],
+        splits: Splits,
+        measures: Measures,
         run: Run,
     ) -> Judged:
         """By what a network says that has not seen the groups in question."""

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 
 from goodnet.cleanse._base import Cleansed, Cleanser
+from goodnet.cleanse._tables import MARKS, marks_of, sources_of
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
 from goodnet.data.load import file_names, load_data
-from goodnet.errors import NotHeld, UnreadableData, UsageError
+from goodnet.errors import NotHeld
 from goodnet.models.input_range import guess_input_range
 from goodnet.models.load import load_model
 from goodnet.models.untrained import untrained
@@ -23,7 +25,6 @@ from goodnet.training import Recipe, fit
 
 ARCHITECTURE = "small_cnn_bn"  # what is trained where no model is given
 _SIDES = (8, 64)  # pixels: images are fitted to these bounds for it
-_MOST_BYTES = 64 * 2**20  # of a table of sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class FileCleansed:
         cleansed: the cleanser's answer, in the order of ``samples``.
         model: whose features were looked at; None where the method needs none.
         trained: whether that model was trained here, on the set itself.
+        source_names: name of source 0, 1, ... in the table that was given; empty without one.
+        marks: "clean", "poisoned" or "" for each sample, as a person wrote them; empty without a table.
     """
 
     samples: Samples
@@ -43,6 +46,8 @@ class FileCleansed:
     cleansed: Cleansed
     model: Classifier | None
     trained: bool
+    source_names: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def cleanse_data(
@@ -54,6 +59,7 @@ def cleanse_data(
     model: str | os.PathLike[str] | None = None,
     clean: str | os.PathLike[str] | None = None,
     sources: str | os.PathLike[str] | None = None,
+    marks: str | os.PathLike[str] | None = None,
     arch: str | None = None,
     input_range: str | None = None,
     recipe: Recipe = Recipe(learning_rate=1e-3, optimizer="adam"),  # noqa: B008 - a frozen value
@@ -71,6 +77,9 @@ def cleanse_data(
         model: a file that ``goodnet.load_model`` reads, trained on this set; None trains one where the method needs it.
         clean: images that are known to be clean, for methods that need them.
         sources: a CSV file with the columns "source" and "id" or "file", for methods that need them.
+        marks: a CSV file with the columns "id" and "mark", such as samples.csv of an earlier cleansing in which a
+            person wrote "clean" or "poisoned" into some lines: those stay, these go, whatever the method says. Methods
+            that use clean images are given the ones marked clean, beside those of ``clean``.
         arch: for model files that hold only weights; without a model the network that is trained.
         input_range: what the model was trained on; None takes what its file says, else guesses it from the images.
         recipe: how a model is trained where none is given.
@@ -83,9 +92,10 @@ def cleanse_data(
         UsageError: an argument is wrong, or the method needs something that is not given.
         UnsafeFile, UnreadableFile: as ``load_data`` and ``load_model``.
     """
+    check_device(device)
     needs = cleanser.card.needs
     for need, given, words in (
-        (Needs.CLEAN, clean, "images that are known to be clean (clean=..., or --clean PATH)"),
+        (Needs.CLEAN, clean or marks, "images that are known to be clean (clean=..., or --clean PATH)"),
         (Needs.SOURCES, sources, "a table of sources (sources=..., or --sources FILE)"),
     ):
         if need in needs and given is None:
@@ -94,8 +104,11 @@ def cleanse_data(
     if samples.labels is None:
         raise NotHeld(f"{data} has no labels; a training set is cleansed with the labels that it is trained with")
     files = names_of(data, split, samples)
+    marked: tuple[str, ...] = () if marks is None else marks_of(Path(marks), samples, files)
+    source_names: tuple[str, ...] = ()
     if sources is not None:
-        samples = with_sources(samples, Path(sources), files)
+        numbers, source_names = sources_of(Path(sources), samples, files)
+        samples = replace(samples, sources=numbers)
     used, trained, fitted = None, False, samples
     if model is not None:
         used = load_model(model, arch=arch, input_range=input_range)
@@ -108,27 +121,68 @@ def cleanse_data(
         start = untrained(arch or ARCHITECTURE, fitted, seed).to(torch.device(device))
         used = fit(start, fitted, recipe, seed=seed, progress=_part(progress, 0))
     held = load_data(clean, seed=seed, shape=fitted.shape) if clean is not None else None
+    held = _joined(held, fitted, marked)
+    if Needs.CLEAN in needs and held is None:
+        raise NotHeld(f"{cleanser.card.name} needs clean images, and {marks} marks none as clean; give --clean PATH")
     cleansed = cleanser.run(
         Defender(model=used, clean=held, training_set=fitted),
         seed=seed,
         budget=budget,
         progress=_part(progress, 1) if trained else progress,
     )
-    return FileCleansed(samples=samples, files=files, cleansed=cleansed, model=used, trained=trained)
+    return FileCleansed(
+        samples=samples,
+        files=files,
+        cleansed=heeding(cleansed, samples, marked),
+        model=used,
+        trained=trained,
+        source_names=source_names,
+        marks=marked,
+    )
+
+
+def heeding(cleansed: Cleansed, samples: Samples, marks: tuple[str, ...]) -> Cleansed:
+    """The same answer, but what is marked clean stays and what is marked poisoned goes, whatever it says."""
+    assert samples.labels is not None
+    if not any(marks):
+        return cleansed
+    clean, poisoned = (torch.tensor([mark == one for mark in marks]) for one in MARKS)
+    keep = (cleansed.keep | clean) & ~poisoned
+    return replace(
+        cleansed,
+        keep=keep,
+        rule=f"{cleansed.rule}; then by hand: {int(clean.sum())} marked clean stay, {int(poisoned.sum())} marked "
+        "poisoned go",
+        per_class=tuple(
+            replace(one, removed=int((~keep[samples.labels == one.label]).sum())) for one in cleansed.per_class
+        ),
+    )
+
+
+def _joined(held: Samples | None, fitted: Samples, marks: tuple[str, ...]) -> Samples | None:
+    """The clean images that are held, and those of the set that are marked clean; None where there are none."""
+    marked = fitted.pick(torch.tensor([mark == "clean" for mark in marks])) if "clean" in marks else None
+    if held is None or marked is None:
+        return held if marked is None else marked
+    labels = None if held.labels is None or marked.labels is None else torch.cat((held.labels, marked.labels))
+    return Samples(torch.cat((held.images, marked.images)), labels=labels, class_names=held.class_names)
 
 
 def write_kept(result: FileCleansed, folder: Path) -> None:
-    """Write ``samples.csv`` (id, file, label, score, kept) and ``kept.npz``, which ``goodnet.load_data`` reads."""
+    """Write ``samples.csv`` (id, file, label, score, kept, mark) and ``kept.npz``, which ``load_data`` reads."""
     samples, cleansed = result.samples, result.cleansed
     assert samples.labels is not None
     assert samples.ids is not None
     files = result.files or ("",) * len(samples)
     with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("id", "file", "label", "score", "kept"))
-        columns = (samples.ids.tolist(), files, samples.labels.tolist(), cleansed.scores.tolist())
-        for row, kept in zip(zip(*columns, strict=True), cleansed.keep.tolist(), strict=True):
-            writer.writerow((*row[:3], f"{row[3]:.7g}", int(kept)))
+        writer.writerow(("id", "file", "label", "score", "kept", "mark"))
+        scores = (f"{score:.7g}" for score in cleansed.scores.tolist())
+        kept_ones = (int(kept) for kept in cleansed.keep.tolist())
+        marks = result.marks or ("",) * len(samples)
+        writer.writerows(
+            zip(samples.ids.tolist(), files, samples.labels.tolist(), scores, kept_ones, marks, strict=True)
+        )
     kept = samples.pick(cleansed.keep)
     assert kept.labels is not None
     # not compressed: images hardly shrink, and what is mostly one color would look like a bomb to a careful reader
@@ -147,36 +201,6 @@ def working_shape(samples: Samples) -> tuple[int, int, int]:
     channels, height, width = samples.shape
     low, high = _SIDES
     return channels, min(max(height, low), high), min(max(width, low), high)
-
-
-def with_sources(samples: Samples, path: Path, files: tuple[str, ...]) -> Samples:
-    """The samples with the sources of a CSV table, numbered in the order of their names.
-
-    Raises:
-        UnreadableData: no such table, other columns, or a sample that it does not name.
-        UsageError: it names files, and the images are none.
-    """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UnreadableData(f"{path} is too large for a table of sources")
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnreadableData(f"{path} cannot be read as a table: {error}") from None
-    columns = set(rows[0]) if rows else set()
-    key = next((name for name in ("id", "file") if name in columns), None)
-    if key is None or "source" not in columns:
-        raise UnreadableData(f"{path} should have the columns 'source' and 'id' or 'file' in its first line")
-    if key == "file" and not files:
-        raise UsageError(f"{path} names files, but these images are no files of their own; give a column 'id'")
-    assert samples.ids is not None
-    table = {row[key]: row["source"] for row in rows}
-    wanted = list(files) if key == "file" else [str(one) for one in samples.ids.tolist()]
-    missing = next((one for one in wanted if not table.get(one)), None)
-    if missing is not None:
-        raise UnreadableData(f"{path} names no source for the {key} {missing!r}")
-    numbers = {name: number for number, name in enumerate(sorted(set(table.values())))}
-    return replace(samples, sources=torch.tensor([numbers[table[one]] for one in wanted]))
 
 
 def _part(progress: Progress | None, half: int) -> Progress | None:

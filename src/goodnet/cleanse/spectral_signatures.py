@@ -55,10 +55,19 @@ class SpectralSignatures(Cleanser):
         assert model is not None
         assert held is not None
         assert held.labels is not None
-        seen, places = features(model, held.images, self.layer), places_of(held.labels)
-        scores, removed = torch.zeros(len(held)), torch.zeros(len(held), dtype=torch.bool)
-        for label, where in places.items():
-            run.progress(label / (int(held.labels.max()) + 1), f"label {label}")
+        run.progress(0.0, "features")
+        return self.score_features(features(model, held.images, self.layer), held.labels)
+
+    def score_features(self, seen: Tensor, labels: Tensor) -> Scored:
+        """The same for features that are there already, whatever made them; ``layer`` is not looked at.
+
+        Args:
+            seen: float (N, D), a row for each sample.
+            labels: int64 (N,), as given in the training set.
+        """
+        places = places_of(labels)
+        scores, removed = torch.zeros(len(seen)), torch.zeros(len(seen), dtype=torch.bool)
+        for where in places.values():
             scores[where] = robust_z(principal(seen[where], 1)[:, 0]).square()
         usual_count = statistics.median(len(where) for where in places.values()) if places else 1
         indices = outstanding(
@@ -79,7 +88,7 @@ class SpectralSignatures(Cleanser):
                 indices,
                 {label: {"variance": float(scores[where].mean())} for label, where in places.items()},
             ),
-            counts={"images": len(held), "features": seen.shape[1]},
+            counts={"images": len(seen), "features": seen.shape[1]},
         )
 
     def _furthest(self, scores: Tensor) -> Tensor:

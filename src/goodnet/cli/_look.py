@@ -27,7 +27,8 @@ def ready(
         UsageError: no such method, parameter or device, or the method needs images and there are none.
     """
     from goodnet.audit._base import auditors
-    from goodnet.audit.files import audit_file, check_device, require_data
+    from goodnet.audit.files import audit_file, require_data
+    from goodnet.core.device import check_device
 
     chosen = auditors[method]
     auditor = chosen(**settings(chosen, written))

@@ -21,7 +21,7 @@ Data = Annotated[
         "the word digits.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for samples.csv, kept.npz and cleanse.json.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for samples.csv, kept.npz, cleanse.json, report.html.")]
 Model = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A model trained on this set; without one it is trained first.")
 ]
@@ -32,6 +32,13 @@ Sources = Annotated[
     Path | None,
     typer.Option(metavar="CSV", help="Where images came from: columns source, and id or file; where a method asks."),
 ]
+Marks = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="samples.csv of an earlier run, with clean or poisoned written into its column mark.",
+    ),
+]
 Method = Annotated[str, typer.Option(metavar="NAME", help="How to find poison; see goodnet list cleansers.")]
 Arch = Annotated[
     str | None,
@@ -40,7 +47,7 @@ Arch = Annotated[
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the set, where a network is trained first.")]
 Budget = Annotated[str | None, typer.Option(metavar="TIME", help="Time for the method itself: 90, 90s, 2m, 1h.")]
 
-_CONTENTS = ("samples.csv", "kept.npz", "cleanse.json")
+_CONTENTS = ("samples.csv", "kept.npz", "cleanse.json", "report.html")
 _MOST_LABELS = 8  # that are told one by one
 
 
@@ -52,6 +59,7 @@ def cleanse(
     set_: _options.Parameters = None,
     clean: Clean = None,
     sources: Sources = None,
+    marks: Marks = None,
     split: _options.Split = None,
     limit: _options.AtMost = None,
     arch: Arch = None,
@@ -66,13 +74,18 @@ def cleanse(
 
     Every image gets a score, larger is more suspicious; what is taken out is decided by a rule of the method, which is
     told. The set itself is never changed. DIR appears complete or not at all, with: samples.csv, every image with its
-    score; kept.npz, what is left, for goodnet train --data; cleanse.json.
+    score; kept.npz, what is left, for goodnet train --data; report.html, the most suspicious images and why;
+    cleanse.json.
+
+    Where the method was wrong, write clean or poisoned into the column mark of samples.csv and give it with --marks:
+    those images stay, these go, and methods that use clean images are given the ones marked clean.
 
     \b
     Examples:
       goodnet cleanse photos/ --out cleansed/
       goodnet cleanse photos/ --model model.pth --method spectral-signatures --out cleansed/
       goodnet cleanse train.npz --clean trusted/ --method scan --out cleansed/
+      goodnet cleanse photos/ --marks cleansed/samples.csv --out again/
       goodnet train --data cleansed/kept.npz --test trusted/ --out net/
 
     \b
@@ -81,17 +94,19 @@ def cleanse(
       1  poison found and taken out, or a file would execute something when loaded
       2  something cannot be read or written, or wrong usage
     """
-    from goodnet.audit.files import check_device
     from goodnet.cleanse._base import cleansers
+    from goodnet.cleanse._look import clouds
     from goodnet.cleanse.files import cleanse_data, write_kept
+    from goodnet.core.device import check_device
     from goodnet.core.whole_folder import require_own, whole_folder
+    from goodnet.report.cleansed import render_cleansing
     from goodnet.training import Recipe
 
     seconds = None if budget is None else duration(budget)
     chosen = cleansers[method]
     cleanser = chosen(**settings(chosen, set_ or ()))
     check_device(device)
-    require_own(out, _CONTENTS, _CONTENTS[2:])
+    require_own(out, _CONTENTS, _CONTENTS[2:3])
     with progress_bar(method, silent=as_json) as progress:
         result = cleanse_data(
             data,
@@ -101,6 +116,7 @@ def cleanse(
             model=model,
             clean=clean,
             sources=sources,
+            marks=marks,
             arch=arch,
             input_range=input_range,
             recipe=Recipe(epochs=epochs, learning_rate=1e-3, optimizer="adam"),
@@ -110,9 +126,11 @@ def cleanse(
             progress=progress,
         )
     record = _record(result, data)
+    page = render_cleansing(record, result, clouds(result.model, result.samples, result.cleansed))
     with whole_folder(out) as made:
         write_kept(result, made)
         (made / "cleanse.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        (made / "report.html").write_bytes(page.encode("utf-8", "backslashreplace"))
     typer.echo(
         json.dumps(record, indent=1, allow_nan=False) if as_json else _outcome.shown(_words(result, record, out))
     )
@@ -129,6 +147,7 @@ def _record(result: "FileCleansed", data: str) -> dict[str, Any]:
         "images": len(result.samples),
         "removed": int((~cleansed.keep).sum()),
         "rule": cleansed.rule,
+        "marks": {mark: result.marks.count(mark) for mark in ("clean", "poisoned")} if result.marks else None,
         "method": made.method,
         "version": made.version,
         "parameters": dict(made.parameters),
@@ -169,5 +188,6 @@ def _words(result: "FileCleansed", record: dict[str, Any], out: Path) -> str:
     lines.append(f"  method   {record['method']}, {record['seconds']:.1f} s{trained}")
     lines += [f"  note     {note}" for note in record["notes"]]
     lines.append(f"  {out / 'samples.csv'}  every image with its score")
+    lines.append(f"  {out / 'report.html'}  the most suspicious images and why")
     lines.append(f"  {out / 'kept.npz'}  what is left, for goodnet train --data")
     return "\n".join(lines)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from goodnet.attacks import Attack
-from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
+from goodnet.core.device import check_device
 from goodnet.core.samples import Samples
 from goodnet.data.load import load_data
 from goodnet.errors import NotHeld, ParameterError, UnknownName, UsageError

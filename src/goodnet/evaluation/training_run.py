@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from goodnet.attacks import Attack, save_attack
-from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress, library_versions
 from goodnet.core.samples import Samples

@@ -2,14 +2,15 @@
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from goodnet.audit.files import check_device
-from goodnet.cleanse.files import ARCHITECTURE, names_of, with_sources, working_shape
+from goodnet.cleanse._tables import sources_of
+from goodnet.cleanse.files import ARCHITECTURE, names_of, working_shape
 from goodnet.core.defender import Defender
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples
@@ -71,7 +72,8 @@ def learn_data(
     if loaded.labels is None:
         raise NotHeld(f"{data} has no labels; a network learns from labeled images")
     if sources is not None:
-        loaded = with_sources(loaded, Path(sources), names_of(data, split, loaded))
+        numbers, _ = sources_of(Path(sources), loaded, names_of(data, split, loaded))
+        loaded = replace(loaded, sources=numbers)
     samples = loaded.fitted_to(working_shape(loaded))
     learned = learner.run(
         Defender(

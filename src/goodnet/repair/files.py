@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from goodnet.audit._base import Verdict, auditors
-from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.rng import isolated_rng
 from goodnet.core.run import Progress, Run
