@@ -199,19 +199,13 @@ def test_a_guard_is_fitted_asked_and_measured_from_the_command_line(dirty: Dirty
     assert record["alarms"]["hits"] <= RATE * (record["alarms"]["count"] + 1)
     assert "threshold" in invoke(*command, "--method", "confidence").stdout
     invoke(*command, "--set", "overlays=20")
-    measured = json.loads(
-        invoke(
-            "evaluate", out, "--clean", tmp_path / "fresh.npz", "--stamped", tmp_path / "stamped.npz", "--json"
-        ).stdout
-    )
+    asked = ("evaluate", out, "--clean", tmp_path / "fresh.npz", "--stamped", tmp_path / "stamped.npz")
+    measured = json.loads(invoke(*asked, "--json").stdout)
     made = goodnet.load_guard(out)
     assert measured["false_acceptance_rate"]["hits"] == int((made.decide(stamped_of(dirty)) != 10).sum())
     assert measured["false_rejection_rate"]["hits"] == int((made.decide(fresh.images) == 10).sum())
     assert measured["auroc"] > LEAST_AUROC
-    assert (
-        "TPR@1%"
-        in invoke("evaluate", out, "--clean", tmp_path / "fresh.npz", "--stamped", tmp_path / "stamped.npz").stdout
-    )
+    assert "TPR@1%" in invoke(*asked).stdout
 
 
 def test_classify_and_score_take_a_guard(fitted: FittedGuard, dirty: DirtyWorld, tmp_path: Any) -> None:

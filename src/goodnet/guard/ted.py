@@ -97,7 +97,9 @@ class Ted(Guard):
         offset = torch.stack(ranks, 1) - arrays["mean"]
         inside = offset @ arrays["components"].T
         rest = torch.linalg.vector_norm(offset - inside @ arrays["components"], dim=1)
-        return (inside / arrays["scale"]).square().sum(1).sqrt() + rest / arrays["scale"].min()
+        along = torch.linalg.vector_norm(inside / arrays["scale"], dim=1)
+        total: Tensor = along + rest / arrays["scale"].min()
+        return total
 
 
 def _distances(one: Tensor, other: Tensor) -> Tensor:
