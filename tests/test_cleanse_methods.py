@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import goodnet
 from goodnet.cleanse._clusters import principal, reduced, silhouette, two_means
 from goodnet.cleanse._features import features, read_layer
+from goodnet.cleanse._gram import deviation, gram_entries, usual_range
 from goodnet.cleanse._rules import above_clean, outstanding, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
-from goodnet.cleanse.beatrix import deviation, gram_entries, usual_range
 from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures

@@ -216,7 +216,17 @@ def test_sarif_logs_of_scan_and_audit_name_the_finding(call: Call, models: Path,
 
 def test_list_shows_every_role_and_its_parameters(call: Call) -> None:
     lists = json.loads(call("list", "--json").stdout)
-    assert set(lists) == {"schema", "auditors", "cleansers", "repairers", "attacks", "architectures", "data", "suites"}
+    assert set(lists) == {
+        "schema",
+        "auditors",
+        "cleansers",
+        "repairers",
+        "guards",
+        "attacks",
+        "architectures",
+        "data",
+        "suites",
+    }
     cleanse = next(card for card in lists["auditors"] if card["name"] == "neural-cleanse")
     assert "clean" in cleanse["needs"]
     assert {"name": "steps", "default": 150, "low": 1, "high": None}.items() <= cleanse["parameters"][2].items()

@@ -1,6 +1,6 @@
 """What a model makes of many images, out of any of its layers: once, in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,32 +29,45 @@ def features(model: Classifier, images: Tensor, layer: str = "") -> Tensor:
     return read_layer(model, images, layer, lambda values: values.flatten(1) if layer == "" else pooled(values))
 
 
-@torch.no_grad()
 def read_layer(model: Classifier, images: Tensor, layer: str, read: Read) -> Tensor:
-    """``read`` of a layer's output for all images (uint8 or [0, 1] float), batch by batch, float32 on the CPU.
-
-    Args:
-        model: in eval mode.
-        images: (N, C, H, W).
-        layer: a name as in ``Classifier.layers``; "" reads what the last linear layer is given.
-        read: output of the layer for a batch → one row per image.
+    """As ``read_layers``, of one layer.
 
     Raises:
         NotApplicable: there is no such layer.
     """
-    caught: list[Tensor] = []
-    handle = _watch(model, layer, caught)
-    rows = []
+    return read_layers(model, images, (layer,), read)[0]
+
+
+@torch.no_grad()
+def read_layers(model: Classifier, images: Tensor, layers: Sequence[str], read: Read) -> list[Tensor]:
+    """``read`` of the outputs of ``layers`` for all images, in one pass, batch by batch, float32 on the CPU.
+
+    Args:
+        model: in eval mode.
+        images: (N, C, H, W), uint8 or [0, 1] float.
+        layers: names as in ``Classifier.layers``; "" reads what the last linear layer is given.
+        read: output of a layer for a batch → one row per image.
+
+    Raises:
+        NotApplicable: there is no such layer.
+    """
+    caught: list[list[Tensor]] = [[] for _ in layers]
+    handles, rows = [], [list[Tensor]() for _ in layers]
     try:
+        for layer, here in zip(layers, caught, strict=True):
+            handles.append(_watch(model, layer, here))
         for batch in images.split(BATCH):
             moved = batch.to(model.device)
             floats = moved.float() / 255 if moved.dtype == torch.uint8 else moved
-            caught.clear()
+            for here in caught:
+                here.clear()
             model(floats.contiguous(memory_format=torch.channels_last))
-            rows.append(read(caught[-1].float()).cpu())
+            for here, row in zip(caught, rows, strict=True):
+                row.append(read(here[-1].float()).cpu())
     finally:
-        handle.remove()
-    return torch.cat(rows)
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(row) for row in rows]
 
 
 def _watch(model: Classifier, layer: str, caught: list[Tensor]) -> "torch.utils.hooks.RemovableHandle":

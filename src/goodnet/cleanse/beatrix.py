@@ -7,6 +7,7 @@ from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
 from goodnet.cleanse._features import Read, read_layer
+from goodnet.cleanse._gram import deviation, gram_entries, usual_range
 from goodnet.cleanse._rules import places_of, scored_above_clean
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
@@ -108,34 +109,3 @@ class Beatrix(Cleanser):
 def _against(low: Tensor, high: Tensor, read: Read) -> Read:
     """How far what is read leaves its range, one number for each image."""
     return lambda maps: deviation(read(maps), low.to(maps.device), high.to(maps.device))[:, None]
-
-
-def gram_entries(maps: Tensor, orders: int) -> Tensor:
-    """Maps (N, C, ...) → upper triangles of the Gram matrices of orders 1, 2, ..., (N, orders * C (C + 1) / 2)."""
-    values = maps.flatten(2) if maps.ndim > 2 else maps[:, :, None]
-    rows, columns = torch.triu_indices(values.shape[1], values.shape[1], device=values.device)
-    entries = []
-    for order in range(1, orders + 1):
-        powers = values.pow(order)
-        gram = (powers @ powers.transpose(1, 2))[:, rows, columns]
-        entries.append(gram.sign() * gram.abs().pow(1 / order))
-    return torch.cat(entries, 1)
-
-
-def usual_range(entries: Tensor, width: float) -> tuple[Tensor, Tensor]:
-    """(lowest, highest) usual value of each column: median -+ ``width`` median absolute deviations."""
-    median = entries.median(0).values
-    spread = (entries - median).abs().median(0).values
-    return median - width * spread, median + width * spread
-
-
-def deviation(entries: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(N,): mean over columns of how far a value lies outside its range, in units of the bound that it leaves.
-
-    A bound near 0, of features that are hardly ever active, would make any activity count without limit: units are at
-    least the mean size of all bounds.
-    """
-    smallest = torch.stack((low, high)).abs().mean().clamp_min(1e-12)
-    below = (low - entries).clamp_min(0) / low.abs().clamp_min(smallest)
-    above = (entries - high).clamp_min(0) / high.abs().clamp_min(smallest)
-    return (below + above).mean(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import goodnet
-from goodnet.cli import _outcome, bank, bench
+from goodnet.cli import _outcome, bank, bench, guard
 from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
@@ -48,6 +48,7 @@ def goodnet_(
     Examples:
       goodnet audit model.h5 --data clean/ --out report/
       goodnet repair model.h5 --data clean/ --out repaired/
+      goodnet guard fit model.h5 --data clean/ --out guarded/
       goodnet classify image.png --model repaired/
       goodnet serve repaired/ --port 8000
       goodnet cleanse photos/ --out cleansed/
@@ -73,6 +74,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
+app.add_typer(guard.app, name="guard")
 
 
 def main() -> None:

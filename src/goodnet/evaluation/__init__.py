@@ -6,6 +6,7 @@ from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_posit
 from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
 from goodnet.evaluation.files import FileEvaluation, evaluate_file
 from goodnet.evaluation.goodnets import GoodNetOutcome, measure_goodnet
+from goodnet.evaluation.guards import GuardOutcome, measure_guard
 from goodnet.evaluation.plan import Plan, plan_of, read_plan
 from goodnet.evaluation.pruned import pruning_rates
 from goodnet.evaluation.rates import Change, accuracy_per_class, clean_accuracy, harm_per_class
@@ -25,6 +26,7 @@ __all__ = [
     "Evaluation",
     "FileEvaluation",
     "GoodNetOutcome",
+    "GuardOutcome",
     "NPlusOneRates",
     "OperatingPoint",
     "Outcome",
@@ -45,6 +47,7 @@ __all__ = [
     "harm_per_class",
     "measure",
     "measure_goodnet",
+    "measure_guard",
     "n_plus_one_on_clean",
     "n_plus_one_on_stamped",
     "paired_difference",

@@ -150,7 +150,7 @@ def missing_needs_are_refused_by_name(method: type[Any], world: World) -> None:
     for need, (poorer, word) in without.items():
         if need in method.card.needs:
             try:
-                run(quick(method), replace(world, defender=poorer))
+                getattr(quick(method), _way(method).call)(poorer)
             except NotHeld as error:
                 require(word in str(error) and method.card.name in str(error), f"the message is unclear: {error}")
             else:
