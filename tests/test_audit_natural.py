@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from planted import RECIPE, TARGET, PlantedWorld, untrained
+from planted import RECIPE, PlantedWorld, untrained
 
 import goodnet
 from goodnet.attacks.badnets import BadNets
