@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from goodnet.audit import _bank
 from goodnet.audit._bank import BankEntry, CleanBank, user_bank
+from goodnet.audit._base import auditors
 from goodnet.audit._outliers import anomaly_index, log_size, separation
 from goodnet.errors import UnreadableData
 
@@ -178,3 +179,10 @@ def test_the_shipped_bank_can_be_read():
     for one in _bank._packaged().entries:
         assert math.isfinite(one.score)
         assert json.dumps(one.method)
+
+
+@pytest.mark.parametrize("method", ["neural-cleanse", "mm-bd"])
+def test_the_shipped_bank_can_speak_at_five_percent_about_ten_labels(method):
+    card = auditors[method].card
+    compared = _bank._packaged().compare(math.inf, card.name, card.version, 10)
+    assert compared.p_value == compared.floor <= 0.05

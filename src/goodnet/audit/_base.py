@@ -1,11 +1,12 @@
 """The auditor contract: what a defender holds goes in, a Verdict comes out, nothing else is touched."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from goodnet.audit._bank import CleanBank
+from goodnet.audit._natural import NaturalFeature
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.defense import Defense
@@ -59,6 +60,8 @@ class Inspection:
         undecided: why this run cannot decide whatever its score (out of time, no trigger found), or "".
         counts: how many images, labels, restarts ... were used.
         evidence: JSON values for the report.
+        second_look: asked about the trigger of each target once the model is flagged, while the run lasts: is it a
+            natural feature of a label that looks like another? None: not looked.
     """
 
     readings: tuple[Reading, ...]
@@ -67,6 +70,7 @@ class Inspection:
     undecided: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    second_look: Callable[[Trigger], NaturalFeature] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,7 @@ class Verdict:
         reason: why, in one sentence for a person.
         per_class, triggers, evidence: see Inspection.
         provenance: method, parameters, seed, cost.
+        natural: the second look at each label that stood out; one that is "natural" is no target.
     """
 
     flagged: bool | None
@@ -95,6 +100,7 @@ class Verdict:
     triggers: tuple[Trigger, ...]
     evidence: Mapping[str, Any]
     provenance: Provenance
+    natural: tuple[NaturalFeature, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +143,12 @@ class Auditor(Defense):
             raise NotHeld(f"{self.card.name} judges a model; its card must declare Needs.MODEL")
         with self._running(mine, seed=seed, budget=budget, progress=progress) as (seen, run):
             inspection = self._inspect(seen, run)
-        provenance = self._provenance(mine, run, seed, inspection.counts)
-        return _judge(inspection, mine.model, provenance, alpha, bank or CleanBank.shipped())
+            provenance = self._provenance(mine, run, seed, inspection.counts)
+            verdict = _judge(inspection, mine.model, provenance, alpha, bank or CleanBank.shipped())
+            if verdict.flagged and inspection.second_look is not None:
+                verdict = _without_natural(verdict, inspection.second_look)
+                verdict = replace(verdict, provenance=self._provenance(mine, run, seed, inspection.counts))
+        return verdict
 
     @abstractmethod
     def _inspect(self, defender: Defender, run: Run) -> Inspection:
@@ -175,6 +185,28 @@ def _judge(inspection: Inspection, model: Classifier, provenance: Provenance, al
             "readings": [[reading.score, list(reading.suspects)] for reading in inspection.readings],
         },
         provenance=provenance,
+    )
+
+
+def _without_natural(verdict: Verdict, second_look: Callable[[Trigger], NaturalFeature]) -> Verdict:
+    """The flagged ``verdict`` without targets whose triggers are natural features; with none left it is inconclusive.
+
+    Inconclusive, not "no evidence": the labels did stand out, and a planted trigger can be made to look natural.
+    """
+    natural = tuple(second_look(trigger) for trigger in verdict.triggers if trigger.target in verdict.targets)
+    taken = {feature.target for feature in natural if feature.outcome == "natural"}
+    left = tuple(target for target in verdict.targets if target not in taken)
+    if not taken:
+        return replace(verdict, natural=natural)
+    labels = ", ".join(map(str, sorted(taken)))
+    return replace(
+        verdict,
+        flagged=True if left else None,
+        targets=left,
+        reason=f"{verdict.reason}; but what stands out at label {labels} is a natural feature, not counted as a target",
+        per_class=tuple(replace(finding, flagged=finding.label in left) for finding in verdict.per_class),
+        triggers=tuple(trigger for trigger in verdict.triggers if not left or trigger.target in left),
+        natural=natural,
     )
 
 

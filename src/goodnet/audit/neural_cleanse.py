@@ -10,6 +10,7 @@ from torch import Tensor
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
 from goodnet.audit._many_labels import loss_view, patch_views, together
+from goodnet.audit._natural import natural_feature
 from goodnet.audit._outliers import anomaly_index, log_size, separation
 from goodnet.audit._paper_schedule import invert_label
 from goodnet.core.classifier import predictions
@@ -57,6 +58,9 @@ class NeuralCleanse(Auditor):
     way, label by label, each step 31 mini-batches; the paper's own settings are
     ``NeuralCleanse(schedule="exhaustive", scales=(1,), steps=1000, images=32, success_wanted=0.99)``.
 
+    ``natural_veto=True`` looks again at each target (EX-RAY): one whose trigger does to an inner layer what the images
+    of a look-alike label do is dropped. It takes some seconds a target and drops true targets too, so it is off.
+
     Needs: the model with gradients; some dozens of clean images or more, labels not used.
     Limits: sees patch-like triggers best; blended, sinusoidal, warped and sample-specific triggers can escape it, and
     so can a trigger that needs more than the area of the natural features of the other labels.
@@ -73,6 +77,9 @@ class NeuralCleanse(Auditor):
     success_wanted: float = param(0.98, low=0.0, high=1.0, doc="share of stamped images that a trigger must turn")
     held_out: float = param(0.33, low=0.05, high=0.9, doc="share of the clean images kept for measuring success")
     finalists: int = param(16, low=2, doc="labels that reach the last round of the batched schedule")
+    natural_veto: bool = param(
+        False, doc="drop targets whose trigger is a natural feature; it can drop true ones, see docs/audit.md"
+    )
     mixed_precision: bool = param(True, doc="bfloat16 network where the processor has it: twice as fast")
 
     def _inspect(self, defender: Defender, run: Run) -> Inspection:
@@ -96,8 +103,18 @@ class NeuralCleanse(Auditor):
             success_wanted=self.success_wanted,
             mixed_precision=self.mixed_precision and _has_bfloat16(model.device),
         )
+        inspection = self._compared(inverter, images[cut:], run)
+        if not self.natural_veto:
+            return inspection
+        return replace(
+            inspection, second_look=lambda trigger: natural_feature(model, images, trigger, run.seconds_left)
+        )
+
+    def _compared(self, inverter: Inverter, held_out: Tensor, run: Run) -> Inspection:
+        """Triggers of all labels and what they say; what is shown of them works on ``held_out`` images."""
+        model = inverter.model
         if self.schedule == "batched" and model.num_classes > _MANY * self.finalists:
-            return self._contest(inverter, images[cut:], run)
+            return self._contest(inverter, held_out, run)
         passes: list[TriggerBatch] = []
         whole = 0  # passes that came to their end: only there can labels be compared
         for number, cell in enumerate(self.scales):
@@ -111,13 +128,13 @@ class NeuralCleanse(Auditor):
             if not in_time:
                 break
             whole += 1
-        pixels = float(images.shape[2] * images.shape[3])
+        pixels = float(held_out.shape[2] * held_out.shape[3])
         readings = [
             reading
             for batch in passes
             for reading in _gaps(batch.labels, log_size(batch.best_size, pixels), model.num_classes, len(self.scales))
         ]
-        return self._conclude(passes, readings, whole > 0, inverter, images[cut:])
+        return self._conclude(passes, readings, whole > 0, inverter, held_out)
 
     def _scan(self, inverter: Inverter, cell: int, done: float, run: Run) -> TriggerBatch:
         """Optimize every label, or the most promising when there are many, on one grid scale."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from goodnet.audit._base import auditors
-from goodnet.audit.files import check_device
 from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
+from goodnet.core.device import check_device
 from goodnet.core.registry import Needs
 from goodnet.core.run import Progress
 from goodnet.core.samples import Samples

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def verdict_to_dict(verdict: Verdict, *, file: str, sha256: str, file_findings: 
             "alpha": verdict.alpha,
             "reason": verdict.reason,
             "triggers": [_trigger(trigger) for trigger in verdict.triggers],
+            "natural_features": [asdict(feature) for feature in verdict.natural],
             "evidence": verdict.evidence,
             "method_version": provenance.version,
             "parameters": provenance.parameters,

@@ -32,6 +32,22 @@ class TriggerRecord(BaseModel):
     mask_l1: float | None = Field(description="size of the trigger: sum of its mask, in pixels")
 
 
+class NaturalRecord(BaseModel):
+    """The second look at one label that stood out: is its trigger a natural feature of a label like another?"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: int = Field(ge=0, description="the label that the trigger leads to")
+    victim: int | None = Field(description="the label that looks most like it; null where there are too few images")
+    outcome: Literal["natural", "not natural", "undecided"] = Field(
+        description="natural: the label was taken from the targets; the other two leave it there"
+    )
+    reason: str = Field(description="why, in a few words")
+    layer: str = Field(description='the layer whose channels were compared; "" for none')
+    overlap: float | None = Field(description="what the smaller of the two sets of channels shares with the other")
+    crossed: list[float] = Field(description="success of each set of channels where the other was found; four shares")
+
+
 class AuditRecord(BaseModel):
     """What is known about one model file. A file that was refused has the same keys, and says why in ``error``."""
 
@@ -67,6 +83,9 @@ class AuditRecord(BaseModel):
     alpha: float | None = Field(None, description="the false-alarm rate at which flagged was decided")
     reason: str | None = Field(None, description="why the verdict is as it is, in one sentence")
     triggers: list[TriggerRecord] = Field([], description="the reconstructed triggers, most suspicious first")
+    natural_features: list[NaturalRecord] = Field(
+        [], description="the second look at each label that stood out; empty when it was not made"
+    )
     evidence: dict[str, JsonValue] = Field({}, description="the method's own evidence; differs from method to method")
     method_version: int | None = Field(None, description="goes up when the method's answers change")
     parameters: dict[str, JsonValue] = Field({}, description="every parameter of the method")
