@@ -17,7 +17,6 @@ from test_report_examples import ALL, HOSTILE_FILE, backdoored, findings, trigge
 from goodnet.audit._base import LabelFinding
 from goodnet.report.audited import AuditedFile
 from goodnet.report.json import audited_to_dict, plain, refusal_to_dict, report_to_dict, verdict_to_dict
-<<<<<<< HEAD
 from goodnet.report.repair_schema import (
     FlaggedRecord,
     GoodNetRecord,
@@ -27,10 +26,7 @@ from goodnet.report.repair_schema import (
     RetunedRecord,
     TriggerProofRecord,
 )
-from goodnet.report.schema import AuditRecord, LabelRecord, ReportRecord, TriggerRecord
-=======
 from goodnet.report.schema import AuditRecord, LabelRecord, NaturalRecord, ReportRecord, TriggerRecord
->>>>>>> h-audit
 
 PROMISED = {
     "schema", "file", "sha256", "flagged", "targets", "p_value", "method", "labels", "seconds", "peak_memory_bytes",
@@ -143,14 +139,10 @@ def test_whatever_becomes_plain_is_json(value: object) -> None:
     json.dumps(made, ensure_ascii=False).encode()
 
 
-<<<<<<< HEAD
 REPAIRS = [RepairRecord, FlaggedRecord, ProofRecord, TriggerProofRecord, RetunedRecord, GoodNetRecord, PriceRecord]
 
 
-@pytest.mark.parametrize("record", [AuditRecord, LabelRecord, TriggerRecord, ReportRecord, *REPAIRS])
-=======
-@pytest.mark.parametrize("record", [AuditRecord, LabelRecord, TriggerRecord, NaturalRecord, ReportRecord])
->>>>>>> h-audit
+@pytest.mark.parametrize("record", [AuditRecord, LabelRecord, TriggerRecord, NaturalRecord, ReportRecord, *REPAIRS])
 def test_the_page_about_the_format_describes_every_key_as_the_schema_does(record: type[BaseModel]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "json.md").read_text(encoding="utf-8")
     for name, field in record.model_fields.items():
