@@ -220,6 +220,7 @@ def test_list_shows_every_role_and_its_parameters(call: Call) -> None:
         "schema",
         "auditors",
         "cleansers",
+        "learners",
         "repairers",
         "guards",
         "attacks",

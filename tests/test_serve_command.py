@@ -70,19 +70,22 @@ def started(saved: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subproc
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_well_with_every_request_answered(started: Callable[..., tuple], blow: int) -> None:
-    process, address = started("--batch-wait", "400")
+    process, address = started("--batch-wait", "1000")
     statuses: list[int] = []
+    client = httpx.Client(base_url=address, timeout=60)
 
     def ask() -> None:
-        statuses.append(httpx.post(f"{address}/predict", files={"image": png(9)}, timeout=60).status_code)
+        statuses.append(client.post("/predict", files={"image": png(9)}).status_code)
 
     asking = [threading.Thread(target=ask) for _ in range(4)]
     for thread in asking:
         thread.start()
-    time.sleep(0.3)
+    while "goodnet_requests_waiting 4.0" not in client.get("/metrics").text and not statuses:
+        time.sleep(0.01)
     process.send_signal(blow)
     for thread in asking:
         thread.join()
+    client.close()
     assert process.wait(60) == 0
     assert statuses == [200] * 4
 
