@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python examples/demo.py demo-out
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
