@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
@@ -106,6 +107,17 @@ def test_two_means_names_the_smaller_group_and_points_of_one_place_have_none():
     assert split.small.tolist() == [False] * 7 + [True] * 3
     assert bool(((split.margin > 0) == split.small).all())
     assert two_means(torch.ones(5, 2), generator()).share == 0
+
+
+def test_starts_given_up_early_leave_the_groups_of_ten_full_ones():
+    for seed in range(4):
+        rows = torch.randn(1000, 64, generator=generator(seed)) * torch.linspace(2, 0.3, 64)
+        poison = torch.rand(1000, generator=generator(10 + seed)) < 0.2
+        rows[poison, 5] += 12
+        rows = principal(rows, 10)
+        full = KMeans(2, n_init=10, random_state=0).fit_predict(rows.double().numpy())
+        agree = float((torch.from_numpy(full).bool() == two_means(rows, generator()).small).float().mean())
+        assert max(agree, 1 - agree) > 0.99
 
 
 @pytest.mark.parametrize("small_size", [1, 2, 30])
