@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
@@ -108,6 +109,17 @@ def test_two_means_names_the_smaller_group_and_points_of_one_place_have_none():
     assert two_means(torch.ones(5, 2), generator()).share == 0
 
 
+def test_starts_given_up_early_leave_the_groups_of_ten_full_ones():
+    for seed in range(4):
+        rows = torch.randn(1000, 64, generator=generator(seed)) * torch.linspace(2, 0.3, 64)
+        poison = torch.rand(1000, generator=generator(10 + seed)) < 0.2
+        rows[poison, 5] += 12
+        rows = principal(rows, 10)
+        full = KMeans(2, n_init=10, random_state=0).fit_predict(rows.double().numpy())
+        agree = float((torch.from_numpy(full).bool() == two_means(rows, generator()).small).float().mean())
+        assert max(agree, 1 - agree) > 0.99
+
+
 @pytest.mark.parametrize("small_size", [1, 2, 30])
 def test_the_silhouette_is_that_of_scikit_learn(small_size):
     rows = torch.randn(100, 4, generator=generator())
@@ -145,6 +157,16 @@ def test_a_label_stands_out_only_among_enough_labels_that_differ():
     nearly_all_alike = {**dict.fromkeys(range(9), 0.0), 9: 0.02}
     assert outstanding(nearly_all_alike)[9] > 100
     assert outstanding(nearly_all_alike, error=0.01)[9] == pytest.approx(2)
+
+
+def test_a_label_is_compared_with_its_own_error_and_with_what_labels_differ_by():
+    alike = {**dict.fromkeys(range(9), 0.0), 8: 0.03, 9: 0.03}
+    indices = outstanding(alike, {**dict.fromkeys(range(9), 0.001), 9: 0.01})
+    assert indices[8] == pytest.approx(30)
+    assert indices[9] == pytest.approx(3)
+    differing = dict(enumerate((-2.0, -1.0, 0.0, 1.0, 2.0)))
+    assert outstanding(differing, dict.fromkeys(differing, 0.5))[4] == pytest.approx(2 / 1.4826)
+    assert outstanding(differing, {**dict.fromkeys(differing, 0.5), 4: 5.0})[4] == pytest.approx(0.386, abs=0.001)
 
 
 # --- activation clustering ---
@@ -221,6 +243,20 @@ def test_spectral_signatures_finds_a_direction_and_spares_a_clean_set():
     assert bool((~cleansed.keep)[mask].all())
     assert int((~cleansed.keep)[~mask].sum()) <= 3
     assert bool(SpectralSignatures().run(goodnet.Defender(model=transparent(), training_set=clean)).keep.all())
+
+
+def test_small_labels_of_a_clean_set_lose_nothing_for_being_small():
+    method = SpectralSignatures()
+    sizes = (18, 26, 34, 42, 55, 70, 400, 400, 400, 400, 400, 400, 400)
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    for seed in range(10):
+        seen = torch.randn(len(labels), 32, generator=generator(seed))
+        assert not method.score_features(seen, labels).removed.any()
+    poison = labels.eq(5).nonzero()[:5, 0]  # a label of 70 is still found
+    seen[poison] += 20 / 32**0.5
+    removed = method.score_features(seen, labels).removed
+    assert bool(removed[poison].all())
+    assert int(removed.sum()) <= len(poison) + 2
 
 
 def test_no_more_is_removed_than_one_and_a_half_times_the_share():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import FastICA
@@ -12,6 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 _MOST_FOR_SILHOUETTE = 2000  # rows; its price grows with their square
+_STARTS, _TRIED = 10, 10  # of k-means, and the rounds after which all but the best are given up
+
+Rows = npt.NDArray[np.float64]
 
 
 def principal(values: Tensor, dimensions: int) -> Tensor:
@@ -59,10 +63,10 @@ class Split:
 
 
 def two_means(values: Tensor, generator: torch.Generator) -> Split:
-    """k-means with two centers, the best of ten starts."""
+    """k-means with two centers, the best of ten starts; see ``_best_start``."""
     if values.shape[1] == 0 or bool((values == values[0]).all()):
         return Split(torch.zeros(len(values), dtype=torch.bool), torch.zeros(len(values)), 0.0)
-    found = KMeans(2, n_init=10, random_state=_seed(generator)).fit(values.double().numpy())
+    found = _best_start(values.double().numpy(), _seed(generator))
     group = torch.from_numpy(found.labels_).bool()
     small = group if group.float().mean() <= 0.5 else ~group
     distances = torch.cdist(values, torch.from_numpy(found.cluster_centers_).float())
@@ -70,6 +74,12 @@ def two_means(values: Tensor, generator: torch.Generator) -> Split:
         distances = distances.flip(1)
     margin = (distances[:, 0] - distances[:, 1]) / distances.sum(1).clamp_min(1e-12)
     return Split(small, margin, float(small.float().mean()))
+
+
+def _best_start(rows: Rows, seed: int) -> KMeans:
+    """The start of k-means that leaves least within the groups after a few rounds, and that one to its end."""
+    tried = KMeans(2, n_init=_STARTS, max_iter=_TRIED, random_state=seed).fit(rows)
+    return KMeans(2, n_init=1, init=tried.cluster_centers_, random_state=seed).fit(rows)
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -24,21 +24,26 @@ def robust_z(values: Tensor) -> Tensor:
     return offset / (_SIGMA * offset.abs().median()).clamp_min(1e-12)
 
 
-def outstanding(statistics: dict[int, float], error: float = 0.0) -> dict[int, float]:
+def outstanding(statistics: dict[int, float], error: float | Mapping[int, float] = 0.0) -> dict[int, float]:
     """Label (or source) → anomaly index of its statistic among those of all; 0 for all where these are too few.
+
+    The robust spread of all statistics holds the usual error and what labels really differ by. Each statistic is
+    compared with the latter and its own error: with the larger of spread and error where all have the same error.
 
     Args:
         statistics: what is compared; larger is more suspicious.
-        error: standard error of a statistic; their spread is never taken to be smaller, since chance makes as much.
+        error: standard error of every statistic, or of each, by which they differ through chance alone.
     """
     if len(statistics) < FEWEST_LABELS:
         return dict.fromkeys(statistics, 0.0)
     values = torch.tensor(list(statistics.values()), dtype=torch.float64)
-    offset = values - values.quantile(0.5)  # of an even number the mean of the middle two, unlike torch's median
+    own = [error[one] if isinstance(error, Mapping) else error for one in statistics]
     # numbers that hardly differ do not make anything outstanding
-    least = max(error, 1e-3 * float(values.abs().quantile(0.5)), 1e-12)
-    spread = (_SIGMA * offset.abs().quantile(0.5)).clamp_min(least)
-    return dict(zip(statistics, (offset / spread).tolist(), strict=True))
+    errors = torch.tensor(own, dtype=torch.float64).clamp_min(max(1e-3 * float(values.abs().quantile(0.5)), 1e-12))
+    offset = values - values.quantile(0.5)  # of an even number the mean of the middle two, unlike torch's median
+    spread = _SIGMA * offset.abs().quantile(0.5)
+    between = (spread.square() - errors.quantile(0.5).square()).clamp_min(0)
+    return dict(zip(statistics, (offset / (between + errors.square()).sqrt()).tolist(), strict=True))
 
 
 def places_of(labels: Tensor, fewest: int = FEWEST_SAMPLES) -> dict[int, Tensor]:
