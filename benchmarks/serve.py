@@ -96,8 +96,8 @@ def measure_rate(served: Served, pictures: Path, seconds: float) -> bool:
     statuses = held["statuses"]
     print(
         f"{rate:.0f} a second for {seconds:g} s: {statuses}, p50 {held['p50'] * 1e3:.1f} ms, "
-        f"p99 {held['p99'] * 1e3:.1f} ms, "
-        f"ratio {held['p99'] / held['p50']:.1f}; memory {before:.0f} MiB, then {served.resident():.0f} MiB",
+        f"p99 {held['p99'] * 1e3:.1f} ms, ratio {held['p99'] / held['p50']:.1f}; "
+        f"memory {before:.0f} MiB, then {served.resident():.0f} MiB",
         flush=True,
     )
     return set(statuses) == {"200"}
