@@ -143,6 +143,15 @@ def test_what_is_no_picture_is_refused_with_its_position(client: TestClient, nam
     assert "image 1 cannot be read" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/model", f"/quarantine/{'0' * 64}"])
+def test_what_carries_no_images_has_a_short_body_of_known_length(keyed: TestClient, path: str) -> None:
+    response = keyed.post(path, content=b" " * 65_537, headers=WITH_KEY)
+    assert (response.status_code, code(response)) == (413, "too-large")
+    response = keyed.post(path, content=iter([b"{}"]), headers=WITH_KEY)
+    assert (response.status_code, code(response)) == (413, "too-large")
+    assert keyed.post(path, content=b" " * 65_536, headers=WITH_KEY).status_code == 422
+
+
 BAD_JSON: list[tuple[int, str, bytes]] = [
     (400, "json", b""),
     (400, "json", b"{"),

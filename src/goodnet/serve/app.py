@@ -103,6 +103,8 @@ def create_app(service: Service, *, key: str | None = None) -> FastAPI:
         try:
             if request.url.path != "/health":
                 access.check(request, key)
+            if request.url.path != "/predict":
+                await bodies.read_small(request, service.settings)
             response = await proceed(request)
         except Refused as refused:
             response = refused.response()

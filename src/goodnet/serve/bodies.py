@@ -20,6 +20,7 @@ from goodnet.serve.settings import Settings
 
 FIELD = "image"
 RANGES = {"0..255": 255, "0..1": 1}
+MOST_SMALL = 65_536
 _RETRY = {"Retry-After": "1"}
 
 
@@ -72,6 +73,22 @@ async def read(request: Request, body: Body, admission: Admission, settings: Set
                 admission.hold(len(part))
                 body.held += len(part)
                 body.content += part
+    except TimeoutError:
+        raise Refused(408, "slow", f"sending took more than {settings.timeout:g} s", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Refused(400, "gone", "the connection ended before the request did") from None
+
+
+async def read_small(request: Request, settings: Settings) -> None:
+    """Read the body of a request that carries no images, or refuse it before more than a little is held."""
+    declared = request.headers.get("content-length", "0")
+    unknown = "transfer-encoding" in request.headers or not (declared.isascii() and declared.isdecimal())
+    if unknown or int(declared[:20]) > MOST_SMALL:
+        message = f"this request has at most {MOST_SMALL:,} bytes, and says how many in Content-Length"
+        raise Refused(413, "too-large", message, {"Connection": "close"})
+    try:
+        async with asyncio.timeout(settings.timeout):
+            await request.body()
     except TimeoutError:
         raise Refused(408, "slow", f"sending took more than {settings.timeout:g} s", {"Connection": "close"}) from None
     except ClientDisconnect:
