@@ -120,7 +120,7 @@ def surprise(scores: Tensor, reference: Tensor) -> Tensor:
     knots, counts = np.unique(reference.numpy(), return_counts=True)
     least = counts[::-1].cumsum()[::-1]  # of the reference, at least as high as the knot
     inside = np.interp(scores.numpy(), knots, np.log((len(reference) + 1) / least))
-    beyond = (scores - knots[-1]).clamp_min(0) / (knots[-1] - knots[0])
+    beyond: Tensor = (scores - knots[-1]).clamp_min(0) / (knots[-1] - knots[0])
     return beyond.log1p() + torch.from_numpy(inside)
 
 
