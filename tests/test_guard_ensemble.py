@@ -13,7 +13,7 @@ from goodnet.errors import NotApplicable, NotHeld, ParameterError, UnknownName
 from goodnet.evaluation import measure_guard
 from goodnet.guard._base import guards
 from goodnet.guard.confidence import Confidence
-from goodnet.guard.ensemble import Ensemble, surprise
+from goodnet.guard.ensemble import Ensemble, _by_family, surprise
 from goodnet.guard.scale_up import ScaleUp
 from goodnet.guard.strip import Strip
 
@@ -48,8 +48,12 @@ def test_guards_of_one_family_count_as_one(monkeypatch: pytest.MonkeyPatch, dirt
     double = families({"strip": one, "scale-up": one, "confidence": other}, monkeypatch, dirty)
     assert Strip.family == ScaleUp.family
     torch.testing.assert_close(single, double)
-    against = families({"strip": one, "scale-up": -one, "confidence": one}, monkeypatch, dirty)
-    assert against.argmax() == one.argmax()
+
+
+def test_evidence_within_a_family_is_averaged_before_the_largest_is_taken() -> None:
+    one, other, third = torch.tensor([[0.0, 4.0], [2.0, 2.0], [1.0, 5.0]])
+    made = _by_family({"strip": one, "confidence": third, "scale-up": other})
+    assert {name: mean.tolist() for name, mean in made.items()} == {Strip.family: [1, 3], "confidence": [1, 5]}
 
 
 def test_one_alarmed_family_is_enough(dirty: DirtyWorld) -> None:
