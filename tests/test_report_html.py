@@ -27,10 +27,10 @@ from test_report_examples import (
 from goodnet.audit._base import LabelFinding
 from goodnet.errors import UsageError
 from goodnet.models.file_safety import Finding
+from goodnet.report._drawing import DARK, LIGHT
 from goodnet.report.audited import AuditedFile
 from goodnet.report.html import render, write_report
 from goodnet.report.json import report_to_dict
-from goodnet.report.plots import DARK, LIGHT
 
 VOID = {"meta", "img", "br"}
 

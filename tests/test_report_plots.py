@@ -11,7 +11,8 @@ from PIL import Image
 from test_report_examples import findings
 
 from goodnet.audit._base import LabelFinding
-from goodnet.report.plots import DARK, LIGHT, LabelSeries, Theme, label_plot, label_series, picture_png
+from goodnet.report._drawing import DARK, LIGHT, Theme
+from goodnet.report.plots import LabelSeries, label_plot, label_series, picture_png
 
 
 def opened(png: bytes) -> Image.Image:

@@ -6,7 +6,7 @@ from test_repair_look import network, samples, white_corner
 
 from goodnet.repair._look import Look, TriggerPair, activation_maps
 from goodnet.repair.proof import Proof, TriggerProof
-from goodnet.report.plots import LIGHT
+from goodnet.report._drawing import LIGHT
 from goodnet.report.repair_plots import CurvePoint, pruning_plot
 from goodnet.report.repaired import render_repair
 

@@ -103,7 +103,7 @@ class Cleanser(Defense):
             ParameterError: ``budget`` is out of its range.
         """
         mine = self._held(defender)
-        _require_fit(mine, self.card.name)
+        require_fit(mine, self.card.name)
         with self._running(mine, seed=seed, budget=budget, progress=progress) as (seen, run):
             scored = self._score(seen, run)
         return Cleansed(
@@ -120,11 +120,11 @@ class Cleanser(Defense):
         """Score ``defender.training_set``; ``defender.model`` is a private copy in eval mode without gradients."""
 
 
-def _require_fit(defender: Defender, name: str) -> None:
+def require_fit(defender: Defender, name: str) -> None:
     """Raise unless there is a training set with labels that the model, where there is one, can take."""
     held, model = defender.training_set, defender.model
     if held is None:
-        raise NotHeld(f"{name} scores a training set; its card must declare Needs.TRAINING_SET")
+        raise NotHeld(f"{name} works on a training set; its card must declare Needs.TRAINING_SET")
     if held.labels is None or not len(held):
         raise NotHeld(f"{name} needs the training set with its labels; pass Samples(images, labels=...)")
     if model is None:

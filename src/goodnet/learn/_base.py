@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from goodnet.cleanse._base import require_fit
 from goodnet.core.classifier import Classifier, Origin
 from goodnet.core.defender import Defender
 from goodnet.core.defense import Defense
@@ -95,8 +96,9 @@ class Learner(Defense):
             ParameterError: ``budget`` is out of its range.
         """
         mine = self._held(defender)
-        _require_fit(mine, self.card.name)
-        assert mine.model is not None
+        require_fit(mine, self.card.name)
+        if mine.model is None:
+            raise NotHeld(f"{self.card.name} trains a model; its card must declare Needs.MODEL")
         with self._running(
             replace(mine, model=anew(mine.model, seed)), seed=seed, budget=budget, progress=progress, gradients=True
         ) as (seen, run):
@@ -122,23 +124,6 @@ class Learner(Defense):
     @abstractmethod
     def _learn(self, defender: Defender, run: Run) -> Taught:
         """Train. ``defender.model`` is a private, untrained network, to be trained or copied."""
-
-
-def _require_fit(defender: Defender, name: str) -> None:
-    """Raise unless there is a kind of network, and a training set with labels that it can take."""
-    held, model = defender.training_set, defender.model
-    if held is None or model is None:
-        raise NotHeld(f"{name} trains a model; its card must declare Needs.TRAINING_SET and Needs.MODEL")
-    if held.labels is None or not len(held):
-        raise NotHeld(f"{name} needs the training set with its labels; pass Samples(images, labels=...)")
-    if held.shape != model.input_shape:
-        raise NotApplicable(
-            f"the training set has the shape {held.shape}, the network wants {model.input_shape}; see Samples.fitted_to"
-        )
-    if int(held.labels.max()) >= model.num_classes:
-        raise NotApplicable(
-            f"the training set has the label {int(held.labels.max())}, the network knows 0 to {model.num_classes - 1}"
-        )
 
 
 LEARNS = Needs.MODEL | Needs.TRAINING_SET | Needs.TRAINING  # what every learner needs

@@ -4,14 +4,11 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from goodnet.cleanse._look import Cloud
-from goodnet.report.plots import Theme
+from goodnet.report._drawing import Theme, blank_axes, png
 
 _BINS = 60
 _LONGEST_SIDE = 48  # of a small image, in pixels
@@ -31,7 +28,7 @@ def score_plot(
         width, height: in inches of 100 pixels on the page; the PNG has twice as many.
     """
     values, kept = scores.double().numpy(), keep.numpy()
-    figure, axes = _drawing(theme, width, height)
+    figure, axes = blank_axes(theme, width, height)
     center, spread = float(np.median(values)), float(np.median(np.abs(values - np.median(values))))
     unit = max(spread, 1e-9 * max(1.0, abs(center)))
     stretched = bool(np.ptp(values) > _WIDE * unit) and center - unit < 0 < center + _WIDE * unit
@@ -53,12 +50,12 @@ def score_plot(
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     axes.minorticks_off()
     axes.legend(frameon=False, labelcolor=theme.text, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def cloud_plot(cloud: Cloud, theme: Theme, width: float = 4.2, height: float = 3.4) -> bytes:
     """A dot for each sample of a label in the plane of its two leading principal components."""
-    figure, axes = _drawing(theme, width, height)
+    figure, axes = blank_axes(theme, width, height)
     points, kept = cloud.points.numpy(), cloud.kept.numpy()
     if points.shape[1] < 2:  # a single feature
         points = np.concatenate((points, np.zeros_like(points)), 1)
@@ -71,7 +68,7 @@ def cloud_plot(cloud: Cloud, theme: Theme, width: float = 4.2, height: float = 3
     axes.set_ylabel("second component", color=theme.muted, fontsize=9)
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.legend(frameon=False, labelcolor=theme.text, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def small_png(image: Tensor) -> bytes:
@@ -96,20 +93,3 @@ def _edges(values: npt.NDArray[np.float64], unit: float | None) -> npt.NDArray[n
     edges = unit * np.sinh(np.linspace(np.arcsinh(low / unit), np.arcsinh(high / unit), _BINS + 1))
     edges[0], edges[-1] = low, high  # no score is lost to rounding
     return edges
-
-
-def _drawing(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=200, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.background)
-    axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

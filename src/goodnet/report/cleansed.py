@@ -11,9 +11,9 @@ import goodnet
 from goodnet.cleanse._look import Cloud
 from goodnet.cleanse.files import FileCleansed
 from goodnet.report import words
+from goodnet.report._drawing import DARK, LIGHT, Theme
 from goodnet.report.cleanse_plots import cloud_plot, score_plot, small_png
 from goodnet.report.html import environment
-from goodnet.report.plots import DARK, LIGHT, Theme
 
 _MOST_CLASSES, _EACH = 60, 8  # classes with images, and images of either kind
 _MOST_SOURCES = 50

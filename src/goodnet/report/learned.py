@@ -1,18 +1,15 @@
 """The page of a learner: what it did not trust, label by label, and how fast both groups were learned."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import goodnet
+from goodnet.report._drawing import LIGHT, Theme, blank, png
 from goodnet.report.html import environment
-from goodnet.report.plots import LIGHT, Theme
 
 _MOST_LABELS = 50  # that are shown, most distrusted first
 
@@ -46,8 +43,7 @@ def loss_plot(curves: Mapping[str, Mapping[str, Sequence[float]]], theme: Theme)
         curves: "isolated" and "kept", each with "low", "median" and "high", one value for each epoch.
         theme: colors.
     """
-    figure = Figure(figsize=(6.4, 3.2), dpi=200, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(theme, 6.4, 3.2)
     axes = figure.add_subplot(facecolor=theme.background)
     for name, color, words in (("kept", theme.dot, "kept"), ("isolated", theme.flagged, "isolated")):
         curve = curves[name]
@@ -63,9 +59,7 @@ def loss_plot(curves: Mapping[str, Mapping[str, Sequence[float]]], theme: Theme)
     axes.grid(color=theme.grid)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, labelcolor=theme.text)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _uri(png: bytes) -> str:

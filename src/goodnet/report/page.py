@@ -12,9 +12,10 @@ import torch
 from goodnet.audit._base import LabelFinding, Verdict
 from goodnet.core.trigger import Trigger
 from goodnet.report import words
+from goodnet.report._drawing import DARK, LIGHT
 from goodnet.report.audited import MOST_TRIGGERS, AuditedFile, StampedImages
 from goodnet.report.json import plain
-from goodnet.report.plots import DARK, LIGHT, LabelSeries, label_plot, label_series, picture_png
+from goodnet.report.plots import LabelSeries, label_plot, label_series, picture_png
 
 _TOP_LABELS = 10
 _LONGEST_EVIDENCE = 20_000  # characters

@@ -11,36 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
 
 from goodnet.audit._base import LabelFinding
+from goodnet.report._drawing import Theme, blank, png
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 192, 640  # of an enlarged picture's longer side, in pixels
 _MAD_TO_SIGMA = 1.4826  # for a normal distribution
 _LOG_RANGE = 30  # values that span more than this are drawn on a logarithmic axis
 _MOST_NAMED = 8  # flagged labels that get their number written beside them
 _FEW_LABELS = 50  # drawn with a line from the median, large
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colors of a plot; the style sheet of the page has the same ones."""
-
-    background: str
-    text: str
-    muted: str
-    grid: str
-    band: str
-    dot: str
-    flagged: str
-
-
-LIGHT = Theme("#ffffff", "#1b1f24", "#57606a", "#e4e7eb", "#e9eef4", "#4f6f91", "#b3261e")
-DARK = Theme("#16191d", "#e8eaed", "#a4adb8", "#2b3036", "#232a33", "#8fb2d6", "#ff8f85")
 
 
 @dataclass(frozen=True)
@@ -102,8 +84,7 @@ def label_plot(series: LabelSeries, theme: Theme, width: float = 8.6, height: fl
         theme: colors.
         width, height: in inches of 100 pixels on the page; the PNG has twice as many.
     """
-    figure = Figure(figsize=(width, height), dpi=200, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(theme, width, height)
     axes = figure.add_subplot()
     _draw_values(axes, series, theme)
     _name_flagged(axes, series, theme)
@@ -111,9 +92,7 @@ def label_plot(series: LabelSeries, theme: Theme, width: float = 8.6, height: fl
     # a narrow plot has no room for ten long numbers
     ticks = 10 if series.labels[-1] < 100 else round(1.2 * width)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _draw_values(axes: Axes, series: LabelSeries, theme: Theme) -> None:

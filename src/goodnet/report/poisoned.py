@@ -1,20 +1,17 @@
 """write_poisoned: a poisoned data set as a folder, with a sheet of samples on which a person sees the trigger."""
 
-import io
 import os
 from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from goodnet.attacks import Poisoned, save_poisoned
 from goodnet.attacks._files import POISONED, TRUTH
 from goodnet.core.samples import Samples
 from goodnet.core.whole_folder import require_own, whole_folder
-from goodnet.report.plots import LIGHT
+from goodnet.report._drawing import LIGHT, blank, png
 
 _SHEET = "samples.png"
 _CONTENTS = (POISONED, TRUTH, _SHEET, "attack.json", "attack.safetensors")
@@ -67,13 +64,7 @@ def poisoned_sheet(poisoned: Poisoned, clean: Samples) -> bytes:
     factor = _factor(difference)
     rows = {"before": before, "after": after, f"difference × {factor}": (difference * factor).clamp(0, 1)}
     columns = len(where)
-    figure = Figure(
-        figsize=(max(_NARROWEST, _MARGIN + columns * _CELL), _HEADER + 3.35 * _CELL),
-        dpi=120,
-        facecolor=LIGHT.background,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    figure = blank(LIGHT, max(_NARROWEST, _MARGIN + columns * _CELL), _HEADER + 3.35 * _CELL, dpi=120)
     figure.suptitle(_title(poisoned), color=LIGHT.text, fontsize=11, parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False)
     for row, (name, images) in enumerate(rows.items()):
@@ -84,9 +75,7 @@ def poisoned_sheet(poisoned: Poisoned, clean: Samples) -> bytes:
             color = LIGHT.flagged if changed else LIGHT.muted
             axes[row, column].set_title(words, color=color, fontsize=8, parse_math=False)
         axes[row, 0].set_ylabel(name, color=LIGHT.text, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _shown(poisoned: Poisoned, labels: Tensor) -> Tensor:

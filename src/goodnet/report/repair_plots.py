@@ -1,19 +1,15 @@
 """Pictures of a repair as PNG bytes: curves of pruning and of a GoodNet's price, and the maps of one layer."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from goodnet.core.rates import Rate
 from goodnet.repair._look import ActivationMaps
-from goodnet.report.plots import Theme
+from goodnet.report._drawing import Theme, blank, blank_axes, png
 
 _GAP = 1  # pixels of the map between two channels
 _NARROW = 5.0  # inches
@@ -34,10 +30,7 @@ def activation_plot(maps: ActivationMaps, theme: Theme, width: float = 8.6) -> b
     beside = width > _NARROW  # on a phone one under the other
     across = width / 2 if beside else width
     height = across * rows / columns + 0.4
-    figure = Figure(
-        figsize=(width, height if beside else 2 * height), dpi=200, facecolor=theme.background, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = blank(theme, width, height if beside else 2 * height)
     both = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
     top = max(float(maps.clean.max()), float(maps.stamped.max()))
     for axes, shown, title in zip(both, (maps.clean, maps.stamped), ("without trigger", "with trigger"), strict=True):
@@ -51,7 +44,7 @@ def activation_plot(maps: ActivationMaps, theme: Theme, width: float = 8.6) -> b
                 axes.add_patch(
                     Rectangle(corner, wide, tall, fill=False, edgecolor=theme.flagged, linewidth=2, clip_on=False)
                 )
-    return _png(figure)
+    return png(figure)
 
 
 def price_plot(
@@ -71,7 +64,8 @@ def price_plot(
         theme: colors.
         width, height: in inches of 100 pixels on the page; the PNG has twice as many.
     """
-    figure, axes = _empty(theme, width, height)
+    figure, axes = blank_axes(theme, width, height)
+    axes.grid(color=theme.grid, linewidth=0.8)
     across = [100 * (rate.value or 0.0) for rate in alarms]
     bands = [rate.interval() or (0.0, 1.0) for rate in stopped]
     axes.fill_between(across, [100 * low for low, _ in bands], [100 * high for _, high in bands], color=theme.band)
@@ -84,7 +78,7 @@ def price_plot(
     axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100], ["0", "1", "2", "5", "10", "20", "50", "100"])
     axes.set_xlim(-0.1, 105)
     axes.minorticks_off()
-    return _png(figure)
+    return png(figure)
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,8 @@ def pruning_plot(
         theme: colors.
         width, height: in inches of 100 pixels on the page; the PNG has twice as many.
     """
-    figure, axes = _empty(theme, width, height)
+    figure, axes = blank_axes(theme, width, height)
+    axes.grid(color=theme.grid, linewidth=0.8)
     across, kept = [one.channels for one in points], [100 * one.accuracy for one in points]
     axes.axvline(pruned, color=theme.muted, linewidth=1)
     axes.plot(across, kept, color=theme.dot, linewidth=1.8, label=measure)
@@ -145,26 +140,7 @@ def pruning_plot(
     axes.set_ylabel("images, %", color=theme.muted, fontsize=9)
     axes.set_ylim(-2, 104)
     axes.legend(frameon=False, labelcolor=theme.text, fontsize=9, loc="lower left")
-    return _png(figure)
-
-
-def _empty(theme: Theme, width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with axes in the colors of the page."""
-    figure = Figure(figsize=(width, height), dpi=200, facecolor=theme.background, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.background)
-    axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0)
-    axes.grid(color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _grid(maps: Tensor, columns: int, rows: int) -> Tensor:

@@ -11,9 +11,10 @@ from goodnet.core.trigger import Trigger
 from goodnet.repair._look import ActivationMaps, Look
 from goodnet.repair.proof import Proof
 from goodnet.report import words
+from goodnet.report._drawing import DARK, LIGHT, Theme
 from goodnet.report.html import environment
 from goodnet.report.page import data_uri
-from goodnet.report.plots import DARK, LIGHT, Theme, picture_png
+from goodnet.report.plots import picture_png
 from goodnet.report.repair_plots import CurvePoint, activation_plot, price_plot, pruning_plot
 
 _SIZES = {"wide": (8.6, 3.3), "narrow": (3.5, 2.9)}
