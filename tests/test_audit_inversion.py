@@ -206,3 +206,14 @@ def test_the_papers_schedule_keeps_the_smallest_mask_that_works():
     impossible = inverter(corner_net(), GREY)
     impossible.success_wanted = 1.01
     assert invert_label(impossible, 1, 1, steps=1, images=32).best_size.isinf().all()
+
+
+def test_all_labels_see_the_same_images_in_a_step_however_many_fit_into_a_pass():
+    model = untrained()
+    images = torch.rand(40, *model.input_shape, generator=torch.Generator().manual_seed(1))
+    losses = []
+    for rows in (4, 1024):
+        shape = (3, 1, *model.input_shape[1:])
+        batch = start(torch.full(shape, 0.5), torch.full((3, *model.input_shape), 0.5), torch.arange(3), 1)
+        losses.append(optimize(inverter(model, images, rows=rows), batch, 5, images=4))
+    torch.testing.assert_close(losses[0], losses[1])

@@ -89,7 +89,8 @@ class Inverter:
         images: float32 (N, C, H, W) in [0, 1], the defender's clean images to optimize on.
         generator: draws the mini-batches.
         success_wanted: share of stamped images that must be answered as the label.
-        rows: (labels x images) rows in one forward pass; bounds the memory.
+        rows: (labels x images) rows in one forward pass; bounds the memory. None for 128 on a CPU, whose cache larger
+            passes overflow, and 1024 elsewhere.
         mixed_precision: run the network in bfloat16; triggers and losses stay float32.
         out_of_time: asked after every batch of rows; True ends a round early.
     """
@@ -101,7 +102,7 @@ class Inverter:
         generator: torch.Generator,
         *,
         success_wanted: float,
-        rows: int = 1024,
+        rows: int | None = None,
         mixed_precision: bool,
         out_of_time: Callable[[], bool] = lambda: False,
     ):
@@ -109,7 +110,7 @@ class Inverter:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.generator = generator
         self.success_wanted = success_wanted
-        self.rows = rows
+        self.rows = rows or (128 if images.device.type == "cpu" else 1024)
         self.mixed_precision = mixed_precision
         self.out_of_time = out_of_time
         self.rows_done = 0
@@ -137,21 +138,21 @@ class Inverter:
         labels_at_once = max(1, self.rows // images)
         for step in range(steps):
             rate = rates[0] + (rates[1] - rates[0]) * step / max(1, steps - 1)
+            chosen = self.images[torch.randint(len(self.images), (images,), generator=self.generator)]
             for rows in torch.arange(len(batch)).split(labels_at_once):
                 part = slice(int(rows[0]), int(rows[-1]) + 1)
-                losses[part] = self._update(batch, part, images, rate, step + 1, adapt)
+                losses[part] = self._update(batch, part, chosen, rate, step + 1, adapt)
                 if self.out_of_time():
                     return losses
         return losses
 
-    def _update(self, batch: TriggerBatch, part: slice, count: int, rate: float, step: int, adapt: bool) -> Tensor:
-        """One Adam step of the rows in ``part``; returns their losses."""
+    def _update(self, batch: TriggerBatch, part: slice, chosen: Tensor, rate: float, step: int, adapt: bool) -> Tensor:
+        """One Adam step of the rows in ``part`` on the images ``chosen`` (B, C, H, W); returns their losses."""
         mask_logits = batch.mask[part].clone().requires_grad_()
         pattern_logits = batch.pattern[part].clone().requires_grad_()
         mask, pattern = self.triggers(mask_logits, pattern_logits)
-        chosen = torch.randint(len(self.images), (count,), generator=self.generator)
-        labels = batch.labels[part]
-        answers = self.logits(self.images[chosen], mask, pattern)  # (l * count, K)
+        labels, count = batch.labels[part], len(chosen)
+        answers = self.logits(chosen, mask, pattern)  # (l * count, K)
         wanted = labels.repeat_interleave(count)
         entropy = F.cross_entropy(answers, wanted, reduction="none").view(len(labels), count).mean(1)
         size = mask.flatten(1).sum(1)  # (l,), pixels

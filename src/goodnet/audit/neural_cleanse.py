@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from goodnet.audit._base import Auditor, Inspection, LabelFinding, Reading, auditors
+from goodnet.audit._folded import folded
 from goodnet.audit._inversion import Inverter, TriggerBatch, as_triggers, start
 from goodnet.audit._many_labels import loss_view, patch_views, together
 from goodnet.audit._natural import natural_feature
@@ -96,7 +97,7 @@ class NeuralCleanse(Auditor):
         cut = max(1, int(len(clean) * (1 - self.held_out)))
         images = clean.floats(model.device)
         inverter = Inverter(
-            model,
+            folded(model),
             images[:cut],
             run.generator,
             out_of_time=lambda: run.seconds_left() < 0,
