@@ -21,9 +21,10 @@ from goodnet.bench.cleansings import CleanseTrial, cleanser_summaries
 from goodnet.bench.formats import as_csv, as_json, as_latex, as_markdown, as_text
 from goodnet.bench.kinds import trained
 from goodnet.bench.kinds._training_set import TrainingSet, training_set_of, with_sources
+from goodnet.bench.learnings import learner_summaries
 from goodnet.bench.page import render
 from goodnet.bench.plots import scatter
-from goodnet.bench.sentences import outcome_lines
+from goodnet.bench.sentences import outcome_lines, success_after_lines
 from goodnet.bench.table import Table, table
 from goodnet.cleanse._base import Cleanser, Scored
 from goodnet.cleanse.data_provenance import DataProvenance
@@ -32,6 +33,8 @@ from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.core.samples import Samples
 from goodnet.errors import UsageError
 from goodnet.evaluation import Rate
+from goodnet.learn._base import Taught
+from goodnet.learn.abl import Abl
 
 ROW: dict[str, Any] = {
     "data": {"name": "digits", "train": 300, "test": 100},
@@ -395,3 +398,115 @@ def test_a_table_without_cleansings_has_no_word_of_them(tmp_path: Path) -> None:
     assert "AUROC" not in as_text(made, 200)
     assert "cleanse none" not in as_text(made, 200)
     assert "What the cleansers were worth" not in render(made)
+
+
+# --- learners ---
+
+
+def test_a_learner_needs_the_net_and_names_the_cleanser_that_it_runs() -> None:
+    cell = cell_of(ROW | {"learn": "retrain"})
+    assert (cell.kind, [need.key for need in cell.needs]) == ("learn", [cell_of(ROW).key])
+    other = cell_of(ROW | {"learn": {"name": "retrain", "cleanser": "scan"}})
+    assert cell.parameters["cleanser"]["name"] == "activation-clustering"  # type: ignore[index,call-overload]
+    assert other.parameters["cleanser"]["parameters"]["dimensions"] == 50  # type: ignore[index,call-overload]
+    assert cell_of(ROW | {"learn": "abl"}).parameters["cleanser"] is None
+    for change in ({"held": 41}, {"seed": 1}, {"labeled": False}):
+        assert cell_of(ROW | {"learn": "plain"} | change).key != cell_of(ROW | {"learn": "plain"}).key
+
+
+def test_a_learner_is_measured_beside_the_plain_net_and_never_sees_the_truth(store, tmp_path, monkeypatch):
+    def learn(self, defender, run):
+        given.append(defender)
+        distrusted = torch.zeros(300, dtype=torch.bool)
+        distrusted[:10] = True
+        epochs = torch.arange(2 * 300).reshape(2, 300).float()
+        return Taught(model=defender.model, notes={"steps": 3.0}, distrusted=distrusted, losses=epochs)
+
+    given: list[Any] = []
+    monkeypatch.setattr(Abl, "_learn", learn)
+    owned = training_set_of(cell_of(ROW).parameters, None)
+    result: Any = perform(cell_of(ROW | {"learn": "abl"}), tmp_path, store)
+    (defender,) = given
+    assert torch.equal(defender.training_set.images, owned.samples.images)
+    assert (defender.clean, defender.training_set.sources) == (None, None)
+    told, evaluation = result["learn"], result["learn"]["evaluation"]
+    assert result["test_images"] == result["clean_accuracy"]["count"] == 60
+    assert result["clean_accuracy"] == evaluation["before"]["clean_accuracy"]
+    poison = int(owned.poisoned[:10].sum())
+    assert (told["poison_distrusted"], told["clean_distrusted"]) == (
+        Rate(poison, 30).as_json(),
+        Rate(10 - poison, 270).as_json(),
+    )
+    curves = told["loss_curves"]
+    assert curves["isolated"]["median"][0] == float(owned.poisoned.nonzero()[:, 0].double().quantile(0.5))
+    assert goodnet.load_model(tmp_path / "model").origin.history[-1]["learn"] == "abl"
+    assert goodnet.load_model(tmp_path / "model").origin.history[-1]["recipe"]["epochs"] == 1
+    assert json.loads(json.dumps(result)) == result
+
+
+LEARNERS = """
+name = "demo"
+summary = "Two learners"
+[defaults]
+data = "digits"
+architecture = "small_cnn"
+[[grid]]
+attack = ["none", { name = "badnets", target = 3 }]
+learn = ["plain", "abl"]
+published = [{ source = "Table 4.3", clean_accuracy_after = 0.95, attack_success_rate_after = 0.6 }]
+"""
+
+
+def learned(right: int, hits: int | None) -> dict[str, Any]:
+    """196 of 200 images right by the plain net, whose attack takes 90 of 100 victims; so many after."""
+
+    def outcome(right: int, hits: int | None) -> dict[str, Any]:
+        success = None if hits is None else Rate(hits, 100).as_json()
+        return {"clean_accuracy": Rate(right, 200).as_json(), "attack_success_rate": success, "per_trigger": []}
+
+    before = outcome(196, None if hits is None else 90)
+    told = {"poison_distrusted": None, "clean_distrusted": None, "notes": {}, "loss_curves": None, "seconds": 2.0}
+    return {**before, "learn": told | {"evaluation": {"before": before, "after": outcome(right, hits)}}}
+
+
+@pytest.fixture
+def taught(tmp_path) -> Table:
+    """plain keeps the backdoor and harms nothing; abl learns a clean net, and harms the one without a backdoor."""
+    (tmp_path / "demo.toml").write_text(LEARNERS)
+    suite, store = load_suite(tmp_path / "demo.toml"), Store(tmp_path / "store")
+    made = (learned(196, None), learned(189, None), learned(195, 91), learned(192, 4))
+    for row, result in zip(suite.rows(), made, strict=True):
+        put(store, cell_of(row), result)
+    return table(suite, "full", store)
+
+
+def test_a_learner_has_the_plain_net_before_and_its_own_after(taught: Table) -> None:
+    assert [row.learn for row in taught.rows] == ["plain", "abl", "plain", "abl"]
+    assert [outcome_lines(row)[0] for row in taught.rows] == ["no harm", "harmed", "backdoor left", "learned clean"]
+    assert success_after_lines(taught.rows[3]) == ["4%", "−86.0 points", "published 60%, −56.0"]
+    assert (taught.rows[3].success.mean, taught.rows[3].final_success.mean) == (0.9, 0.04)
+    plot = scatter(taught, 820, 400)
+    assert plot is not None
+    assert plot.dots[-1].title == "4: badnets target=3, abl: clean accuracy 96%, attack success 4%"
+
+
+def test_learners_are_summed_up(taught: Table) -> None:
+    plain, abl = learner_summaries(taught)
+    assert (plain.learn, plain.backdoored, plain.succeeded, plain.success, plain.harmed) == ("plain", 1, 0, 0.91, 0)
+    assert (abl.succeeded, abl.drop, abl.nets, abl.harmed) == (1, pytest.approx(0.02), 2, 1)
+    assert abl.clean_drop == pytest.approx(0.035)
+
+
+def test_every_format_and_the_page_tell_of_learners(taught: Table) -> None:
+    text = " ".join(as_text(taught, 220).split())
+    assert "abl: no backdoor at no more than 3 points of accuracy in 1 of 1; on average −2.0 points" in text
+    lines = list(csv.DictReader(io.StringIO(as_csv(taught))))
+    assert (lines[3]["learn"], lines[3]["repair_outcome"], lines[3]["attack_success_rate_after_hits"]) == (
+        "abl", "learned clean", "4"
+    )  # fmt: skip
+    record = json.loads(as_json(taught))
+    assert record["rows"][3]["trials"][0]["learn"]["outcome"] == "learned clean"
+    assert [one["learn"] for one in record["learners"]] == ["plain", "abl"]
+    html = render(taught)
+    assert "What the learners were worth" in html
+    assert '<bdi class="good">learned clean</bdi>' in html

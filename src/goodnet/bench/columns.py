@@ -26,7 +26,6 @@ _CHANGED = (
 _CLEANSED = (
     Column("AUROC", cleanse_words.auroc_lines),
     Column("TPR at 1% FPR", cleanse_words.at_1_lines),
-    Column("TPR at 5% FPR", cleanse_words.at_5_lines),
     Column("poison removed", cleanse_words.poison_removed_lines),
     Column("clean removed", cleanse_words.clean_removed_lines),
 )

@@ -42,7 +42,7 @@ def audited(table: Table) -> bool:
 
 def changed(table: Table) -> bool:
     """Whether any row has a repair or a learner, which give another net."""
-    return any({row.repair, row.learn} != {"none"} for row in table.rows)
+    return any(row.repair != "none" or row.learn != "none" for row in table.rows)
 
 
 def cleansed(table: Table) -> bool:
