@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue
 
 from goodnet.attacks import attacks
 from goodnet.audit._base import auditors
@@ -12,6 +12,7 @@ from goodnet.bench import naming
 from goodnet.bench.cells import cell_of
 from goodnet.bench.changed import Changed
 from goodnet.bench.cleansings import CleanseTrial, cleanser_summaries
+from goodnet.bench.figures import Figures, figures_of
 from goodnet.bench.learnings import learner_summaries
 from goodnet.bench.record import Cell, canonical
 from goodnet.bench.repairs import repair_summaries
@@ -19,31 +20,9 @@ from goodnet.bench.store import Store
 from goodnet.bench.suite import Suite
 from goodnet.bench.trial import STATUSES, Trial, trial_of
 from goodnet.cleanse._base import cleansers
-from goodnet.errors import UsageError
 from goodnet.evaluation import Rate, Spread, spread
 from goodnet.learn._base import learners
 from goodnet.repair._base import repairers
-
-
-class Figures(BaseModel):
-    """What somebody published for a row: the table ``published`` of a suite.
-
-    Attributes:
-        source: where it stands.
-        clean_accuracy, attack_success_rate: shares in [0, 1]; None where nothing was said.
-        clean_accuracy_after, attack_success_rate_after: of what a repair or a learner made.
-        poison_removed, clean_removed: by a cleanser, of the poison and of the clean samples.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str = ""
-    clean_accuracy: float | None = Field(None, ge=0, le=1)
-    attack_success_rate: float | None = Field(None, ge=0, le=1)
-    clean_accuracy_after: float | None = Field(None, ge=0, le=1)
-    attack_success_rate_after: float | None = Field(None, ge=0, le=1)
-    poison_removed: float | None = Field(None, ge=0, le=1)
-    clean_removed: float | None = Field(None, ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,19 +216,9 @@ def _table_row(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> Tab
         cleanse=naming.cleanse(parameters, cleansers) if cell.kind == "cleanse" else "none",
         learn=naming.learn(parameters, learners) if cell.kind == "learn" else "none",
         label=str(values.get("label", "")),
-        published=_figures(values.get("published")),
+        published=figures_of(values.get("published")),
         trials=(trial_of(values, cell, store),),
     )
-
-
-def _figures(published: JsonValue) -> Figures | None:
-    if not published:
-        return None
-    try:
-        return Figures.model_validate(published)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"what a row of the suite has under published is wrong: {wrong}") from None
 
 
 def _minus(ours: float | None, theirs: float | None) -> float | None:
