@@ -353,6 +353,7 @@ def test_every_format_and_the_page_tell_of_cleansings(demo: Table) -> None:
     assert "Training sets and cleansers" in html
     assert "What the cleansers were worth" in html
     assert "&lt;all&gt; above" in html
+    assert "accuracy, difference" not in html  # nobody published one
 
 
 def test_the_grid_has_a_line_for_each_set_and_leads_to_the_rows(demo: Table) -> None:

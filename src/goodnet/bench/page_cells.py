@@ -44,7 +44,7 @@ def columns_of(table: Table) -> list[Column]:
         *tried,
         Column("clean accuracy", "number", lambda row: _rate([one.accuracy for one in row.trials], row.accuracy)),
         Column("attack success", "number", lambda row: _rate([one.success for one in row.trials], row.success)),
-        *(published if any(row.published for row in table.rows) else []),
+        *(published if any(map(_has_figures, table.rows)) else []),
         *([Column("verdict", "text", _verdict)] if sentences.audited(table) else []),
         *(_CLEANSED if sentences.cleansed(table) else []),
         *(_CHANGED if sentences.changed(table) else []),
@@ -53,6 +53,11 @@ def columns_of(table: Table) -> list[Column]:
         Column("memory", "number", _memory),
         Column("status", "text", _status),
     ]
+
+
+def _has_figures(row: TableRow) -> bool:
+    said = row.published
+    return said is not None and (said.clean_accuracy is not None or said.attack_success_rate is not None)
 
 
 def _tried(text: Callable[[TableRow], str]) -> Callable[[TableRow], Cell]:
