@@ -377,6 +377,9 @@ def test_seeds_are_gathered_and_the_worst_of_them_gives_the_tone(tmp_path: Path)
         if row["attack"] != "none":
             lost = 30 if row["seed"] else 0
             put(store, cell_of(row), measured(50, lost, 99, auroc=0.9 + 0.02 * bool(row["seed"])))
+    by_seed = cleanse_grid(table(suite, "full", store))
+    assert by_seed is not None
+    assert [line[1] for line in by_seed.lines[:2]] == ["seed 0, success 99%", "seed 1, success 99%"]
     made = table(suite, "full", store).gathered()
     assert auroc_lines(made.rows[2]) == ["0.910 ± 0.014", "2 seeds"]
     assert clean_removed_lines(made.rows[2])[:2] == ["1.5% ± 2.1", "2 seeds"]

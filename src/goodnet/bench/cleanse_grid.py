@@ -9,8 +9,8 @@ from goodnet.bench.sentences import differing, name_of
 from goodnet.bench.table import Table, TableRow
 from goodnet.report.words import percent
 
-_NOT_THE_SET = ("cleanse", "held", "labeled", "sources", "label", "published", "seed")  # keys of a row
-_TOLD = ("data", "architecture", "recipe")  # what is said of a set where sets differ in it
+_NOT_THE_SET = ("cleanse", "held", "labeled", "sources", "label", "published")  # keys of a row
+_TOLD = {"data": "", "architecture": "", "recipe": "", "seed": "seed "}  # said of a set where sets differ in it
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ def cleanse_grid(table: Table) -> CleanseGrid | None:
     """The grid of the cleansings that are done; None with fewer than two cleansers."""
     cells: dict[str, dict[str, GridCell]] = {}
     names: dict[str, tuple[str, str]] = {}
-    told = [text for name, text in differing(table).items() if name in _TOLD]
+    told = [(_TOLD[name], text) for name, text in differing(table).items() if name in _TOLD]
     for number, row in enumerate(table.rows, 1):
         if any(trial.cleansed is not None for trial in row.trials):
             key = canonical({name: value for name, value in row.values.items() if name not in _NOT_THE_SET})
-            names.setdefault(key, (name_of(row), ", ".join([*(text(row) for text in told), *_success(row)])))
+            names.setdefault(
+                key, (name_of(row), ", ".join([*(word + text(row) for word, text in told), *_success(row)]))
+            )
             cells.setdefault(key, {}).setdefault(row.cleanse, _cell(row, number))
     cleansers = tuple(dict.fromkeys(row.cleanse for row in table.rows if row.cleanse != "none"))
     cleansers = tuple(name for name in cleansers if any(name in line for line in cells.values()))

@@ -25,11 +25,8 @@ from goodnet.training import Recipe
 def learn(cell: Cell, folder: Path, store: Store, data: Path | None) -> dict[str, JsonValue]:
     """The net of the cell that this one needs was trained plainly; the learner has its recipe. The new net is saved."""
     parameters: Mapping[str, Any] = cell.parameters
-    owned, seed, trained = (
-        training_set_of(parameters["model"], data),
-        parameters["seed"],
-        store.folder(cell.needs[0].key),
-    )
+    owned, seed = training_set_of(parameters["model"], data), parameters["seed"]
+    trained = store.folder(cell.needs[0].key)
     plain, recipe = load_model(trained / "model"), make(Recipe, parameters["model"]["recipe"])
     learner = make(learners[parameters["learn"]["name"]], parameters["learn"]["parameters"])
     held, rest = held_and_rest(owned.test, parameters["held"], seed)
