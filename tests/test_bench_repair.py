@@ -27,7 +27,7 @@ from goodnet.bench.kinds._original import original_triggers
 from goodnet.bench.page import render
 from goodnet.bench.plots import scatter
 from goodnet.bench.repairs import ORACLE, RepairTrial, repair_summaries
-from goodnet.bench.sentences import accuracy_after_lines, repair_lines, success_after_lines
+from goodnet.bench.sentences import accuracy_after_lines, outcome_lines, success_after_lines
 from goodnet.bench.table import Table, table
 from goodnet.core.classifier import predictions
 from goodnet.core.trigger import Trigger
@@ -71,7 +71,7 @@ def test_a_published_model_is_repaired_from_its_file_and_without_labels() -> Non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"repair": "pruning", "audit": "mm-bd"}, "an audit or a repair, not both"),
+        ({"repair": "pruning", "audit": "mm-bd"}, "one defense, not audit and repair at once"),
         ({"repair": "pruning", "triggers": "target"}, "pruning works without triggers"),
         ({"repair": "auto", "triggers": "target", "attack": "none"}, "an attack with one target"),
         ({"repair": "auto", "triggers": "original", "attack": {"name": "badnets", "rule": "all-to-all"}}, "one target"),
@@ -355,11 +355,11 @@ def test_a_row_says_what_is_before_what_is_after_and_what_came_of_it(demo: Table
     assert (left.accuracy.mean, left.success.mean, left.success_after.mean) == (0.98, 1.0, 0.9)
     assert accuracy_after_lines(left) == ["98%", "+0.0 points"]
     assert success_after_lines(left) == ["90%", "−10.0 points"]
-    assert repair_lines(left) == ["backdoor left", "DER 55.0"]
+    assert outcome_lines(left) == ["backdoor left", "DER 55.0"]
     assert [row.repair for row in demo.rows[3:6]] == ["none", "fine-tuning epochs=2", "auto"]
     assert demo.rows[9].repair == "auto, told the target"
     assert demo.rows[10].repair == "fine-tuning unlabeled"
-    assert repair_lines(demo.rows[3]) == repair_lines(demo.rows[10]) == ["–"]
+    assert outcome_lines(demo.rows[3]) == outcome_lines(demo.rows[10]) == ["–"]
 
 
 def test_repairers_are_summed_up_and_the_best_of_each_net_knows_no_target(demo: Table) -> None:
@@ -384,7 +384,7 @@ def test_seeds_of_one_net_are_told_apart_by_the_best(tmp_path: Path) -> None:
     for one in (made, made.gathered()):
         best = repair_summaries(one)[-1]
         assert (best.repair, best.backdoored, best.succeeded) == (ORACLE, 2, 1)
-    assert repair_lines(made.gathered().rows[-1])[:2] == ["1 × backdoor left", "1 × repaired"]
+    assert outcome_lines(made.gathered().rows[-1])[:2] == ["1 × backdoor left", "1 × repaired"]
 
 
 def test_every_format_and_the_page_tell_of_repairs(demo: Table) -> None:

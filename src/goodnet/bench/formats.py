@@ -13,10 +13,18 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from goodnet.bench.sentences import caption, columns, notes
+from goodnet.bench.columns import caption, columns, notes
 from goodnet.bench.table import Table, TableRow
 from goodnet.report.words import visible
 
+_TRIED = ("label", "data", "architecture", "recipe", "attack", "audit", "repair", "cleanse", "learn")
+_CLEANSED = (
+    "true_positive_rate_at_1",
+    "true_positive_rate_at_5",
+    "poison_removed",
+    "clean_removed",
+    "covers_removed",
+)
 _GAP = 3  # characters between two columns
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]"} | {"\n": " "})
 _LATEX = str.maketrans(
@@ -104,32 +112,47 @@ def _widths(texts: list[list[str]], width: int) -> list[int]:
 def _flat(row: TableRow) -> dict[str, Any]:
     """A row with one trial as one level of names and values."""
     whole, trial = row.as_json(), row.as_json()["trials"][0]
-    flat = {name: whole[name] for name in ("label", "data", "architecture", "recipe", "attack", "audit", "repair")}
+    flat = {name: whole[name] for name in _TRIED}
     flat |= {name: trial[name] for name in ("seed", "status", "reason")}
     published = whole["published"] or {}
     for name in ("clean_accuracy", "attack_success_rate"):
-        rate = trial[name] or {}
-        low, high = rate.get("interval_95") or (None, None)
-        flat |= {name: rate.get("value"), f"{name}_hits": rate.get("hits"), f"{name}_count": rate.get("count")}
-        flat |= {f"{name}_low": low, f"{name}_high": high, f"{name}_published": published.get(name)}
+        flat |= _counted(name, trial[name]) | {f"{name}_published": published.get(name)}
         flat[f"{name}_difference"] = whole["difference"][name]
     verdict = trial["verdict"] or {}
     flat["published_source"] = published.get("source")
     flat |= {name: verdict.get(name) for name in ("outcome", "flagged", "targets_right", "p_value", "score")}
-    flat |= _flat_repair(trial["repair"] or {})
+    flat |= _flat_repair(trial["repair"] or trial["learn"] or {})
+    flat |= _flat_cleanse(trial["cleanse"] or {})
     flat |= {name: trial[name] for name in ("seconds", "peak_memory_bytes")}
     flat |= {name: trial["versions"].get(name) for name in ("goodnet", "torch", "python")}
     return flat | {name: trial[name] for name in ("git", "finished", "key")}
 
 
 def _flat_repair(repair: dict[str, Any]) -> dict[str, Any]:
-    """A trial's repair likewise; empty cells without one."""
+    """A trial's repair, or learner, likewise; empty cells without one."""
     flat: dict[str, Any] = {"repair_outcome": repair.get("outcome"), "repair_accepted": repair.get("accepted")}
     for name in ("clean_accuracy", "attack_success_rate"):
         after = (repair.get(name) or {}).get("after") or {}
         flat |= {f"{name}_after": after.get("value"), f"{name}_after_hits": after.get("hits")}
         flat[f"{name}_after_count"] = after.get("count")
     return flat | {name: repair.get(name) for name in ("accuracy_drop", "defense_effectiveness", "repair_succeeded")}
+
+
+def _flat_cleanse(cleanse: dict[str, Any]) -> dict[str, Any]:
+    """A trial's cleansing likewise."""
+    low, high = cleanse.get("auroc_interval_95") or (None, None)
+    flat: dict[str, Any] = {"auroc": cleanse.get("auroc"), "auroc_low": low, "auroc_high": high}
+    for name in _CLEANSED:
+        flat |= _counted(name, cleanse.get(name))
+    return flat
+
+
+def _counted(name: str, rate: dict[str, Any] | None) -> dict[str, Any]:
+    """A share with counts and interval as five columns."""
+    known = rate or {}
+    low, high = known.get("interval_95") or (None, None)
+    flat = {name: known.get("value"), f"{name}_hits": known.get("hits"), f"{name}_count": known.get("count")}
+    return flat | {f"{name}_low": low, f"{name}_high": high}
 
 
 def _line(text: str) -> Text:

@@ -43,9 +43,31 @@ def repair(parameters: Mapping[str, Any], registry: Registry[Any]) -> str:
     return words + known.get(parameters["triggers"], "")
 
 
+def cleanse(parameters: Mapping[str, Any], registry: Registry[Any]) -> str:
+    """The cleanser of a cleanse cell, and what its defender has that is not usual."""
+    return method(parameters["cleanse"], registry) + _held(parameters) + _unlabeled(parameters) + _sources(parameters)
+
+
+def learn(parameters: Mapping[str, Any], registry: Registry[Any]) -> str:
+    """The learner of a learn cell, likewise."""
+    return method(parameters["learn"], registry) + _held(parameters) + _unlabeled(parameters) + _sources(parameters)
+
+
 def _held(parameters: Mapping[str, Any]) -> str:
     usual = Row.model_fields["held"].default
-    return "" if parameters["held"] == usual else f" held={parameters['held']}"
+    return "" if parameters["held"] in (None, usual) else f" held={parameters['held']}"
+
+
+def _unlabeled(parameters: Mapping[str, Any]) -> str:
+    return " unlabeled" if parameters["labeled"] is False else ""
+
+
+def _sources(parameters: Mapping[str, Any]) -> str:
+    spec = parameters["sources"]
+    if spec is None:
+        return ""
+    alone = "" if spec["mixed"] else " and nothing else"
+    return f", {spec['count']} sources, poison from {spec['poisoned']}{alone}"
 
 
 def _defaults(method: type[Any]) -> dict[str, Any]:

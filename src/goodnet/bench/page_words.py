@@ -1,6 +1,8 @@
 """Words of a benchmark's page that belong to no row: how to read it, how it was made, what repairers were worth."""
 
 from goodnet.bench import sentences
+from goodnet.bench.cleansings import CleanserSummary
+from goodnet.bench.learnings import LearnerSummary
 from goodnet.bench.repairs import RepairSummary
 from goodnet.bench.table import Table
 from goodnet.report.words import duration, percent
@@ -16,6 +18,11 @@ TONES = {
     "nothing done": "open",
     "backdoor left": "bad",
     "harmed": "bad",
+    "cleansed": "good",
+    "rightly kept": "good",
+    "poison left": "fair",
+    "clean lost": "bad",
+    "learned clean": "good",
     "inconclusive": "open",
     "not run yet": "open",
     "false alarm": "bad",
@@ -35,6 +42,24 @@ REPAIRER_HEADINGS = (
     "accuracy without a backdoor, points",
 )
 
+CLEANSER_HEADINGS = (
+    "cleanser",
+    "AUROC",
+    "95% of the poison at 1% of the clean: best threshold",
+    "its own decision",
+    "sets without poison: at most 1% removed",
+    "removed there",
+)
+
+LEARNER_HEADINGS = (
+    "learner",
+    "learned clean",
+    "attack success left",
+    "accuracy, points",
+    "lost more than 3 points",
+    "accuracy without a backdoor, points",
+)
+
 HOW_TO_READ = (
     "Clean accuracy is the share of test images without a trigger that are answered with their label. Attack success "
     "is the share of stamped images, of those that the attack is meant for, that are answered as the attacker wants.",
@@ -46,8 +71,15 @@ HOW_TO_READ = (
     "refuses it. The outcome is what somebody has who goes by the proof: the old model where it says no (“reverted”) "
     "or where there was nothing to work on (“nothing done”). “Repaired” is an attack success of at most 10 % at a loss "
     "of at most three points of accuracy. DER is the defense effectiveness rating: 100 at best, 50 for no change.",
+    "A cleanser never sees the truth. AUROC is how often its score ranks a poisoned sample above a clean one; TPR at "
+    "1 % FPR is the poison above the best threshold that flags at most 1 % of the clean samples; it is known in "
+    "hindsight only. What it removed is its own decision: “cleansed” is at least 95 % of the poison at no more than "
+    "1 % of the clean samples, “poison left” as little loss and less poison, “clean lost” more loss. Covers, stamped "
+    "images with true labels, are neither poison nor clean.",
+    "A learner is measured beside the net that was trained plainly on the same set. “Learned clean” is an attack "
+    "success of at most 10 % at a loss of at most three points.",
     "A difference is measured minus published, in points of percentage.",
-    "Time is that of training and audit together, memory the most that the process held, libraries included.",
+    "Time is that of training and defense together, memory the most that the process held, libraries included.",
 )
 
 
@@ -62,6 +94,30 @@ def repairer_cells(one: RepairSummary) -> list[str]:
         "–" if one.effectiveness is None else f"{100 * one.effectiveness:.1f}",
         f"{one.harmed} of {one.nets}",
         f"{one.harmed_kept} of {one.nets}",
+        "–" if one.clean_drop is None else sentences.points(-one.clean_drop),
+    ]
+
+
+def cleanser_cells(one: CleanserSummary) -> list[str]:
+    """A line of the table of cleansers."""
+    return [
+        one.cleanse,
+        "–" if one.auroc is None else f"{one.auroc:.3f}",
+        f"{one.ranked} of {one.poisoned}",
+        f"{one.cleansed} of {one.poisoned}",
+        f"{one.harmless} of {one.clean}",
+        "–" if one.lost is None else percent(one.lost),
+    ]
+
+
+def learner_cells(one: LearnerSummary) -> list[str]:
+    """A line of the table of learners."""
+    return [
+        one.learn,
+        f"{one.succeeded} of {one.backdoored}",
+        "–" if one.success is None else percent(one.success),
+        "–" if one.drop is None else sentences.points(-one.drop),
+        f"{one.harmed} of {one.nets}",
         "–" if one.clean_drop is None else sentences.points(-one.clean_drop),
     ]
 

@@ -95,7 +95,8 @@ class Bar:
 
 def scatter(table: Table, width: float, height: float) -> Scatter | None:
     """The plot in so many pixels; None where no row has both numbers."""
-    rows = [(number, row) for number, row in enumerate(table.rows, 1) if row.accuracy.mean is not None]
+    known = [(number, row) for number, row in enumerate(table.rows, 1) if row.accuracy.mean is not None]
+    rows = [(number, row) for number, row in known if row.cleanse == "none"]  # cleansers leave the net as it is
     if all(row.final_success.mean is None for _, row in rows):
         return None
     ticks = _ticks(min(_accuracies(row for _, row in rows)), most=int(width / _TICK))

@@ -5,65 +5,36 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from goodnet.bench.changed import Changed, changes
 from goodnet.bench.goodnets import GoodNetTrial, goodnet_trials
 from goodnet.bench.record import canonical
-from goodnet.evaluation import Change, Rate, defense_effectiveness, repair_succeeded
 
 if TYPE_CHECKING:
     from goodnet.bench.table import Table, TableRow
     from goodnet.bench.trial import Trial
 
-TAKEN = 0.1  # attack success up to which there is nothing to repair, as in evaluation.repair
-MOST_DROP = 0.03  # accuracy that may be lost, likewise
 REPAIR_OUTCOMES = ("repaired", "no harm", "backdoor left", "reverted", "nothing done", "harmed")
 ORACLE = "the best of them for each net"
 _NOT_THE_NET = ("repair", "held", "labeled", "triggers", "label", "published", "seed")  # keys of a row
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepairTrial:
-    """What a repairer made of a net, beside the truth that it did not know.
+class RepairTrial(Changed):
+    """What a repairer made of a net; ``seconds`` are without the audit that it may need.
 
     Attributes:
-        accuracy: before and after, on images that the defender does not hold; with ``own_answers`` the share that is
-            answered as the old model answers.
-        success: of the attack, likewise; None without one.
         made: whether there is a new model; if not, after is as before.
         accepted: whether ``goodnet repair`` would put the new model in the old one's place, by its proof.
         reason: of that, in a sentence.
-        own_answers: whether the old model's answers stand for labels.
-        seconds: of the repair, without the audit that it may need.
+        own_answers: whether the old model's answers stand for labels, so that accuracy is the share of them that stays.
         goodnets: what old and new model do together, one for each rule that could be fitted.
     """
 
-    accuracy: Change
-    success: Change | None
     made: bool
     accepted: bool
     reason: str
     own_answers: bool
-    seconds: float
     goodnets: tuple[GoodNetTrial, ...] = ()
-
-    @property
-    def backdoored(self) -> bool:
-        """Whether there was a backdoor that worked."""
-        return self.success is not None and (self.success.before.value or 0.0) > TAKEN
-
-    @property
-    def succeeded(self) -> bool | None:
-        """Whether what was made has no backdoor left and kept its accuracy; None if there was none."""
-        return repair_succeeded(self.success, self.accuracy) if self.success is not None and self.backdoored else None
-
-    @property
-    def harmed(self) -> bool:
-        """Whether what was made lost more accuracy than a repair may cost."""
-        return (self.accuracy.drop or 0.0) > MOST_DROP + 1e-12
-
-    @property
-    def effectiveness(self) -> float | None:
-        """Defense effectiveness rating of what was made; None without a backdoor."""
-        return defense_effectiveness(self.success, self.accuracy) if self.success and self.backdoored else None
 
     @property
     def outcome(self) -> str:
@@ -85,12 +56,7 @@ class RepairTrial:
             "accepted": self.accepted,
             "reason": self.reason,
             "own_answers": self.own_answers,
-            "clean_accuracy": {"before": self.accuracy.before.as_json(), "after": self.accuracy.after.as_json()},
-            "attack_success_rate": None
-            if self.success is None
-            else {"before": self.success.before.as_json(), "after": self.success.after.as_json()},
-            "accuracy_drop": self.accuracy.drop,
-            "defense_effectiveness": self.effectiveness,
+            **self.changes_as_json(),
             "repair_succeeded": self.succeeded,
             "seconds": self.seconds,
             "goodnets": [one.as_json() for one in self.goodnets],
@@ -130,11 +96,10 @@ def repair_trial(result: Mapping[str, Any]) -> RepairTrial | None:
     told = result.get("repair")
     if told is None:
         return None
-    before, after = told["evaluation"]["before"], told["evaluation"]["after"]
-    hits = before["attack_success_rate"], after["attack_success_rate"]
+    accuracy, success = changes(told["evaluation"])
     return RepairTrial(
-        accuracy=Change(_rate(before["clean_accuracy"]), _rate(after["clean_accuracy"])),
-        success=None if hits[0] is None else Change(_rate(hits[0]), _rate(hits[1])),
+        accuracy=accuracy,
+        success=success,
         made=told["made"],
         accepted=told["accepted"],
         reason=told["reason"],
@@ -195,7 +160,3 @@ def _net(row: "TableRow", trial: "Trial") -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-def _rate(counts: Mapping[str, Any]) -> Rate:
-    return Rate(counts["hits"], counts["count"])

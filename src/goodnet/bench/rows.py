@@ -1,8 +1,8 @@
-"""Row: what a suite may say about one combination of data, network, attack, and audit or repair."""
+"""Row: what a suite may say about one combination of data, network, attack, and what is done against it."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from goodnet.bench.datasets import DataSpec
 
@@ -24,6 +24,28 @@ class Published(BaseModel):
     input_range: str | None = None
 
 
+class SourceSpec(BaseModel):
+    """Who brought the images of a training set, made up by the row's seed: sources of equal size, as far as possible.
+
+    Attributes:
+        count: how many sources there are.
+        poisoned: how many of them, the last ones, bring all of the poison and the covers, dealt out at random.
+        mixed: whether these bring clean images too, until they are as large as the others.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(ge=2)
+    poisoned: int = Field(1, ge=1)
+    mixed: bool = True
+
+    @model_validator(mode="after")
+    def _some_are_clean(self) -> Self:
+        if self.poisoned >= self.count:
+            raise ValueError(f"of {self.count} sources {self.poisoned} cannot be poisoned; leave one that is clean")
+        return self
+
+
 class Row(BaseModel):
     """One row of a suite.
 
@@ -36,8 +58,11 @@ class Row(BaseModel):
         recipe: how the net is trained.
         audit: name and parameters of an auditor that judges the net, or "none".
         repair: name and parameters of a repairer, or "none".
+        cleanse: name and parameters of a cleanser of the training set, or "none".
+        learn: name and parameters of a learner that is given the training set instead, or "none".
         held: clean images that the defender holds; they are drawn from the test images and never measured on.
-        labeled: whether a repairer is given their labels.
+        labeled: whether a repairer, cleanser or learner is given their labels.
+        sources: of the training set, for methods that ask for them; None: those that the data have.
         triggers: where a repairer that works on triggers has them from: "audit", as ``goodnet repair``; "target", which
             knows the attack's targets and inverts triggers to them; "original", which holds the attacker's own. No
             defender has the last one, few have the second.
@@ -54,8 +79,11 @@ class Row(BaseModel):
     recipe: dict[str, JsonValue] = {}
     audit: Named = "none"
     repair: Named = "none"
+    cleanse: Named = "none"
+    learn: Named = "none"
     held: int = Field(500, ge=1)
     labeled: bool = True
+    sources: SourceSpec | None = None
     triggers: Literal["audit", "target", "original"] = "audit"
     seed: int = Field(0, ge=0)
     label: str = ""

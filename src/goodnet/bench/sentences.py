@@ -1,11 +1,11 @@
-"""What a person reads in a table: columns, what is so in all rows, and what went wrong, in words."""
+"""What a person reads in a table: the lines of a row, what is so in all rows, and what went wrong, in words."""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from goodnet.bench.repairs import RepairSummary, repair_summaries
+from goodnet.bench.repairs import RepairSummary
 from goodnet.bench.table import Table, TableRow
+from goodnet.bench.trial import Trial
 from goodnet.evaluation import Rate, Spread, spread
 from goodnet.report.words import duration, file_size, number, percent
 
@@ -17,54 +17,17 @@ _TRIED: dict[str, Callable[[TableRow], str]] = {
     "recipe": lambda row: row.recipe,
     "audit": lambda row: row.audit,
     "repair": lambda row: row.repair,
+    "cleanse": lambda row: row.cleanse,
+    "learn": lambda row: row.learn,
     "seed": lambda row: ", ".join(str(trial.seed) for trial in row.trials),
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, and the lines that stand below it in a row; the first one matters most."""
-
-    heading: str
-    lines: Callable[[TableRow], list[str]]
-
-
-def columns(table: Table) -> list[Column]:
-    """What was tried, as far as rows differ in it, and what was measured."""
-    tried = [Column(name, _only(text)) for name, text in differing(table).items()]
-    verdict = [Column("verdict", verdict_lines)] if audited(table) else []
-    repair = [
-        Column("accuracy after", accuracy_after_lines),
-        Column("success after", success_after_lines),
-        Column("outcome", repair_lines),
-    ]
-    repair = repair if repaired(table) else []
-    return [
-        Column("attack", lambda row: [name_of(row)]),
-        *tried,
-        Column("clean accuracy", accuracy_lines),
-        Column("attack success", success_lines),
-        *verdict,
-        *repair,
-        Column("cost", cost_lines),
-        Column("status", lambda row: [status(row)]),
-    ]
-
-
-def caption(table: Table) -> list[str]:
-    """Which suite this is, and what is the same in all of its rows."""
-    same = "; ".join(f"{name} {text}" for name, text in shared(table).items())
-    return [f"{table.name}, {table.size}: {table.summary}", *([same] if same else [])]
-
-
-def notes(table: Table) -> list[str]:
-    """How much there is of what, what repairers were worth, and why rows failed or are damaged."""
-    return [f"Rows: {progress(table)}.", *map(summary_line, repair_summaries(table)), *problems(table)]
+_DEFENSES = ("audit", "repair", "cleanse", "learn")
 
 
 def shared(table: Table) -> dict[str, str]:
-    """What was tried, as far as it is the same in all rows: name → text."""
-    return {name: text(table.rows[0]) for name, text in _TRIED.items() if _same(table, text)}
+    """What was tried, as far as it is the same in all rows: name → text. Defenses that no row has are left out."""
+    same = {name: text(table.rows[0]) for name, text in _TRIED.items() if _same(table, text)}
+    return {name: text for name, text in same.items() if name not in _DEFENSES or text != "none"}
 
 
 def differing(table: Table) -> dict[str, Callable[[TableRow], str]]:
@@ -77,9 +40,14 @@ def audited(table: Table) -> bool:
     return any(row.audit != "none" for row in table.rows)
 
 
-def repaired(table: Table) -> bool:
-    """Whether any row has a repair."""
-    return any(row.repair != "none" for row in table.rows)
+def changed(table: Table) -> bool:
+    """Whether any row has a repair or a learner, which give another net."""
+    return any(row.repair != "none" or row.learn != "none" for row in table.rows)
+
+
+def cleansed(table: Table) -> bool:
+    """Whether any row has a cleansing."""
+    return any(row.cleanse != "none" for row in table.rows)
 
 
 def problems(table: Table) -> list[str]:
@@ -103,22 +71,22 @@ def name_of(row: TableRow) -> str:
 
 
 def title_of(row: TableRow) -> str:
-    """The same with the repair, where rows of one net are told apart by it."""
-    return name_of(row) if row.repair == "none" else f"{name_of(row)}, {row.repair}"
+    """The same with the defense, where rows of one net are told apart by it."""
+    return ", ".join([name_of(row), *(one for one in (row.repair, row.cleanse, row.learn) if one != "none")])
 
 
 def accuracy_lines(row: TableRow) -> list[str]:
     """Clean accuracy with counts and interval, or over seeds; then what was published."""
     published = None if row.published is None else row.published.clean_accuracy
     measured = rate_lines([trial.accuracy for trial in row.trials], row.accuracy)
-    return measured + _published_lines(published, row.accuracy_difference)
+    return measured + published_lines(published, row.accuracy_difference)
 
 
 def success_lines(row: TableRow) -> list[str]:
     """Attack success, as ``accuracy_lines``."""
     published = None if row.published is None else row.published.attack_success_rate
     measured = rate_lines([trial.success for trial in row.trials], row.success)
-    return measured + _published_lines(published, row.success_difference)
+    return measured + published_lines(published, row.success_difference)
 
 
 def rate_lines(rates: list[Rate | None], over: Spread) -> list[str]:
@@ -143,28 +111,38 @@ def verdict_lines(row: TableRow) -> list[str]:
 
 
 def accuracy_after_lines(row: TableRow) -> list[str]:
-    """Clean accuracy of what the repairer made, and the difference to before on the same images."""
+    """Clean accuracy of what the defense made, and the difference to before on the same images."""
     known = [trial.repaired for trial in row.trials if trial.repaired is not None]
-    changed = _changed(row.accuracy_after, row.accuracy_drop.mean)
-    return [*changed, "of its own answers"] if any(one.own_answers for one in known) else changed
+    lines = _changed(row.accuracy_after, row.accuracy_drop.mean)
+    lines += ["of its own answers"] if any(one.own_answers for one in known) else []
+    return lines + _published_after(row, "clean_accuracy_after", row.accuracy_after)
 
 
 def success_after_lines(row: TableRow) -> list[str]:
-    """Attack success on what the repairer made."""
-    known = [trial.repaired.success for trial in row.trials if trial.repaired is not None and trial.repaired.success]
+    """Attack success on what the defense made."""
+    known = [trial.changed.success for trial in row.trials if trial.changed is not None and trial.changed.success]
     before = spread([change.before.value for change in known if change.before.value is not None]).mean
     after = row.success_after.mean
-    return _changed(row.success_after, None if before is None or after is None else before - after)
+    lines = _changed(row.success_after, None if before is None or after is None else before - after)
+    return lines + _published_after(row, "attack_success_rate_after", row.success_after)
 
 
-def repair_lines(row: TableRow) -> list[str]:
-    """What somebody has who goes by the proof, and the defense effectiveness rating."""
-    outcomes = [trial.repaired.outcome for trial in row.trials if trial.repaired is not None]
+def outcome_lines(row: TableRow) -> list[str]:
+    """What somebody has who goes by the proof, or takes what was kept or learned; the defense effectiveness rating."""
+    made = [trial.repaired or trial.cleansed or trial.learned for trial in row.trials]
+    outcomes = [one.outcome for one in made if one is not None]
     if not outcomes:
         return [_NOTHING]
     rating = row.effectiveness.mean
     counted = [f"{count} × {outcome}" for outcome, count in Counter(outcomes).items()]
     return [*(outcomes if len(outcomes) == 1 else counted), *([] if rating is None else [f"DER {100 * rating:.1f}"])]
+
+
+def reason_of(trial: Trial) -> str:
+    """Why an outcome is what it is, as the method says it; empty where it says nothing."""
+    if trial.repaired is not None:
+        return trial.repaired.reason
+    return "" if trial.cleansed is None else trial.cleansed.rule
 
 
 def summary_line(one: RepairSummary) -> str:
@@ -216,14 +194,16 @@ def _interval(rate: Rate) -> str:
     return "" if interval is None else f"[{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]"
 
 
-def _published_lines(share: float | None, difference: float | None) -> list[str]:
+def _published_after(row: TableRow, name: str, measured: Spread) -> list[str]:
+    share = None if row.published is None else getattr(row.published, name)
+    return published_lines(share, None if share is None or measured.mean is None else measured.mean - share)
+
+
+def published_lines(share: float | None, difference: float | None) -> list[str]:
+    """What was published, and how far ours is from it; nothing where nothing was."""
     if share is None:
         return []
     return [f"published {percent(share)}" + ("" if difference is None else f", {points(difference)}")]
-
-
-def _only(text: Callable[[TableRow], str]) -> Callable[[TableRow], list[str]]:
-    return lambda row: [text(row)]
 
 
 def _same(table: Table, text: Callable[[TableRow], str]) -> bool:

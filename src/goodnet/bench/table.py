@@ -4,35 +4,25 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue
 
 from goodnet.attacks import attacks
 from goodnet.audit._base import auditors
 from goodnet.bench import naming
 from goodnet.bench.cells import cell_of
+from goodnet.bench.changed import Changed
+from goodnet.bench.cleansings import CleanseTrial, cleanser_summaries
+from goodnet.bench.figures import Figures, figures_of
+from goodnet.bench.learnings import learner_summaries
 from goodnet.bench.record import Cell, canonical
-from goodnet.bench.repairs import RepairTrial, repair_summaries
+from goodnet.bench.repairs import repair_summaries
 from goodnet.bench.store import Store
 from goodnet.bench.suite import Suite
 from goodnet.bench.trial import STATUSES, Trial, trial_of
-from goodnet.errors import UsageError
+from goodnet.cleanse._base import cleansers
 from goodnet.evaluation import Rate, Spread, spread
+from goodnet.learn._base import learners
 from goodnet.repair._base import repairers
-
-
-class Figures(BaseModel):
-    """What somebody published for a row: the table ``published`` of a suite.
-
-    Attributes:
-        source: where it stands.
-        clean_accuracy, attack_success_rate: shares in [0, 1]; None where nothing was said.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str = ""
-    clean_accuracy: float | None = Field(None, ge=0, le=1)
-    attack_success_rate: float | None = Field(None, ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +31,8 @@ class TableRow:
 
     Attributes:
         values: the row of the suite (of the first trial).
-        data, architecture, recipe, attack, audit, repair: names, with the parameters that differ from their defaults.
+        data, architecture, recipe, attack, audit, repair, cleanse, learn: names, with the parameters that differ from
+            their defaults.
         label: what the suite calls it, or "".
         published: figures to compare with, or None.
         trials: one for each seed, at least one.
@@ -54,6 +45,8 @@ class TableRow:
     attack: str
     audit: str
     repair: str
+    cleanse: str
+    learn: str
     label: str
     published: Figures | None
     trials: tuple[Trial, ...]
@@ -70,17 +63,17 @@ class TableRow:
 
     @property
     def accuracy_after(self) -> Spread:
-        """Clean accuracy after the repair, whether or not the proof accepts it; of nothing without one."""
-        return self._repaired(lambda one: one.accuracy.after.value)
+        """Clean accuracy of what was repaired, accepted by the proof or not, or learned; of nothing without one."""
+        return self._changed(lambda one: one.accuracy.after.value)
 
     @property
     def success_after(self) -> Spread:
-        """Attack success after the repair, likewise."""
-        return self._repaired(lambda one: None if one.success is None else one.success.after.value)
+        """Attack success, likewise."""
+        return self._changed(lambda one: None if one.success is None else one.success.after.value)
 
     @property
     def final_accuracy(self) -> Spread:
-        """Clean accuracy after the repair where the row has one that is done, else as measured."""
+        """Clean accuracy after the defense where the row has one that is done, else as measured."""
         return self.accuracy_after if self.accuracy_after.count else self.accuracy
 
     @property
@@ -90,16 +83,26 @@ class TableRow:
 
     @property
     def accuracy_drop(self) -> Spread:
-        """What the repair cost, before minus after on the same images."""
-        return self._repaired(lambda one: one.accuracy.drop)
+        """What the defense cost, before minus after on the same images."""
+        return self._changed(lambda one: one.accuracy.drop)
 
     @property
     def effectiveness(self) -> Spread:
-        """Defense effectiveness rating of the repair."""
-        return self._repaired(lambda one: one.effectiveness)
+        """Defense effectiveness rating of the defense."""
+        return self._changed(lambda one: one.effectiveness)
 
-    def _repaired(self, value: Callable[[RepairTrial], float | None]) -> Spread:
-        values = [value(trial.repaired) for trial in self.trials if trial.repaired is not None]
+    @property
+    def auroc(self) -> Spread:
+        """AUROC of a cleanser's scores; of nothing without one."""
+        return self.cleansed(lambda one: one.auroc)
+
+    def cleansed(self, value: Callable[[CleanseTrial], float | None]) -> Spread:
+        """A number of the cleansings that are done and have it."""
+        values = [value(trial.cleansed) for trial in self.trials if trial.cleansed is not None]
+        return spread([one for one in values if one is not None])
+
+    def _changed(self, value: Callable[[Changed], float | None]) -> Spread:
+        values = [value(trial.changed) for trial in self.trials if trial.changed is not None]
         return spread([one for one in values if one is not None])
 
     @property
@@ -121,6 +124,8 @@ class TableRow:
             "attack": self.attack,
             "audit": self.audit,
             "repair": self.repair,
+            "cleanse": self.cleanse,
+            "learn": self.learn,
             "row": dict(self.values),
             "clean_accuracy": asdict(self.accuracy),
             "attack_success_rate": asdict(self.success),
@@ -128,6 +133,7 @@ class TableRow:
             "attack_success_rate_after": asdict(self.success_after),
             "accuracy_drop": asdict(self.accuracy_drop),
             "defense_effectiveness": asdict(self.effectiveness),
+            "auroc": asdict(self.auroc),
             "published": None if self.published is None else self.published.model_dump(),
             "difference": {
                 "clean_accuracy": self.accuracy_difference,
@@ -180,6 +186,8 @@ class Table:
             **{status: self.count(status) for status in STATUSES},
             "rows": [row.as_json() for row in self.rows],
             "repairers": [asdict(one) for one in repair_summaries(self)],
+            "cleansers": [asdict(one) for one in cleanser_summaries(self)],
+            "learners": [asdict(one) for one in learner_summaries(self)],
         }
 
 
@@ -196,7 +204,7 @@ def table(suite: Suite, size: str, store: Store) -> Table:
 
 def _table_row(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> TableRow:
     parameters: Mapping[str, Any] = cell.parameters
-    tried = parameters["model"] if cell.kind in ("audit", "repair") else parameters
+    tried = parameters if cell.kind in ("model", "published") else parameters["model"]
     return TableRow(
         values=values,
         data=naming.data(tried["data"]),
@@ -205,20 +213,12 @@ def _table_row(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> Tab
         attack=naming.method(tried["attack"], attacks),
         audit=naming.audit(parameters, auditors) if cell.kind == "audit" else "none",
         repair=naming.repair(parameters, repairers) if cell.kind == "repair" else "none",
+        cleanse=naming.cleanse(parameters, cleansers) if cell.kind == "cleanse" else "none",
+        learn=naming.learn(parameters, learners) if cell.kind == "learn" else "none",
         label=str(values.get("label", "")),
-        published=_figures(values.get("published")),
+        published=figures_of(values.get("published")),
         trials=(trial_of(values, cell, store),),
     )
-
-
-def _figures(published: JsonValue) -> Figures | None:
-    if not published:
-        return None
-    try:
-        return Figures.model_validate(published)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise UsageError(f"what a row of the suite has under published is wrong: {wrong}") from None
 
 
 def _minus(ours: float | None, theirs: float | None) -> float | None:

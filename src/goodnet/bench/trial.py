@@ -1,4 +1,4 @@
-"""Trial: what a store knows about one row of a suite with one seed, and what an audit or repair in it was worth."""
+"""Trial: what a store knows about one row of a suite with one seed, and what a defense in it was worth."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from goodnet.bench.cells import FIXED_TARGET
+from goodnet.bench.changed import Changed
+from goodnet.bench.cleansings import CleanseTrial, cleanse_trial
+from goodnet.bench.learnings import LearnTrial, learn_trial
 from goodnet.bench.record import Cell, Record
 from goodnet.bench.repairs import RepairTrial, repair_trial
 from goodnet.bench.store import Store
@@ -79,9 +82,9 @@ class Trial:
         key: of its last cell.
         status, reason: whether that cell is done, failed or missing, and why.
         records: of all its cells that were computed, what is needed first.
-        accuracy, success: on clean and on stamped images, before any repair; None where nothing was measured.
+        accuracy, success: on clean and on stamped images, before any defense; None where nothing was measured.
         judged: None without an audit that is done.
-        repaired: None without a repair that is done.
+        repaired, cleansed, learned: likewise.
     """
 
     seed: int
@@ -93,6 +96,13 @@ class Trial:
     success: Rate | None
     judged: Judged | None
     repaired: RepairTrial | None = None
+    cleansed: CleanseTrial | None = None
+    learned: LearnTrial | None = None
+
+    @property
+    def changed(self) -> Changed | None:
+        """What a repairer or a learner made in the net's place."""
+        return self.repaired or self.learned
 
     @property
     def seconds(self) -> float | None:
@@ -125,6 +135,8 @@ class Trial:
             "attack_success_rate": None if self.success is None else self.success.as_json(),
             "verdict": None if self.judged is None else self.judged.as_json(),
             "repair": None if self.repaired is None else self.repaired.as_json(),
+            "cleanse": None if self.cleansed is None else self.cleansed.as_json(),
+            "learn": None if self.learned is None else self.learned.as_json(),
             "seconds": self.seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
             "versions": self.versions,
@@ -150,6 +162,8 @@ def trial_of(values: Mapping[str, JsonValue], cell: Cell, store: Store) -> Trial
         success=_rate(result.get("attack_success_rate")),
         judged=_judged(result, cell) if "flagged" in result else None,
         repaired=repair_trial(result),
+        cleansed=cleanse_trial(result),
+        learned=learn_trial(result),
     )
 
 

@@ -2,6 +2,7 @@
 
 from goodnet.core.rates import Rate
 from goodnet.evaluation.auroc import Ranking, ranking, roc_points
+from goodnet.evaluation.cleansing import CleansingOutcome, measure_cleansing
 from goodnet.evaluation.detection import OperatingPoint, Removal, at_false_positive_rate, at_threshold, removal
 from goodnet.evaluation.evaluate import Evaluation, Outcome, evaluate, measure
 from goodnet.evaluation.files import FileEvaluation, evaluate_file
@@ -23,6 +24,7 @@ from goodnet.evaluation.training_run import TrainingRun, train_run
 
 __all__ = [
     "Change",
+    "CleansingOutcome",
     "Evaluation",
     "FileEvaluation",
     "GoodNetOutcome",
@@ -46,6 +48,7 @@ __all__ = [
     "evaluate_file",
     "harm_per_class",
     "measure",
+    "measure_cleansing",
     "measure_goodnet",
     "measure_guard",
     "n_plus_one_on_clean",

@@ -5,13 +5,17 @@ samples (or models) that carry the backdoor. A sample is flagged when its score 
 equals it is accepted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from goodnet.core.rates import Rate
 from goodnet.errors import ParameterError
 from goodnet.evaluation._arrays import Values, mask_of, same_length, scores_and_truth
+
+WANTED = (0.01, 0.05)  # false-positive rates beside which an AUROC stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,24 @@ def at_false_positive_rate(scores: Values, truth: Values, wanted: float) -> Oper
     above = len(clean) - np.searchsorted(clean, candidates, side="right")
     lowest = int(np.argmax(above / len(clean) <= wanted))  # the first that is; none lies above the largest
     return at_threshold(suspicion, backdoored, float(candidates[lowest]))
+
+
+def usual_points(scores: Values, truth: Values) -> tuple[OperatingPoint, ...]:
+    """``at_false_positive_rate`` for each of ``WANTED``; empty without samples that have no backdoor."""
+    points = (at_false_positive_rate(scores, truth, wanted) for wanted in WANTED)
+    return tuple(point for point in points if point is not None)
+
+
+def points_as_json(points: Sequence[OperatingPoint]) -> list[dict[str, Any]]:
+    """Those of ``usual_points`` as JSON values."""
+    return [
+        {
+            "wanted_false_positive_rate": wanted,
+            "false_positive_rate": point.false_positive_rate.as_json(),
+            "true_positive_rate": point.true_positive_rate.as_json(),
+        }
+        for wanted, point in zip(WANTED, points, strict=False)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

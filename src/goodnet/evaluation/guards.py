@@ -9,11 +9,9 @@ from torch import Tensor
 from goodnet.core.rates import Rate
 from goodnet.errors import NotHeld
 from goodnet.evaluation.auroc import Ranking, ranking
-from goodnet.evaluation.detection import OperatingPoint, at_false_positive_rate
+from goodnet.evaluation.detection import OperatingPoint, points_as_json, usual_points
 from goodnet.guard._base import FittedGuard
 from goodnet.guard.goodnet import GoodNet
-
-WANTED = (0.01, 0.05)  # false-positive rates beside which an AUROC stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +20,7 @@ class GuardOutcome:
 
     Attributes:
         ranking: AUROC with its interval.
-        points: for each of ``WANTED`` what the best threshold in hindsight would catch.
+        points: for each of the usual false-positive rates what the best threshold in hindsight would catch.
         false_rejections: clean images that are answered N at the fitted threshold.
         false_acceptances: stamped images that are not.
     """
@@ -38,14 +36,7 @@ class GuardOutcome:
         return {
             "auroc": self.ranking.auroc,
             "auroc_interval_95": None if interval is None else list(interval),
-            "operating_points": [
-                {
-                    "wanted_false_positive_rate": wanted,
-                    "false_positive_rate": point.false_positive_rate.as_json(),
-                    "true_positive_rate": point.true_positive_rate.as_json(),
-                }
-                for wanted, point in zip(WANTED, self.points, strict=True)
-            ],
+            "operating_points": points_as_json(self.points),
             "false_rejection_rate": self.false_rejections.as_json(),
             "false_acceptance_rate": self.false_acceptances.as_json(),
         }
@@ -67,10 +58,9 @@ def measure_guard(judging: GoodNet | FittedGuard, clean: Tensor, stamped: Tensor
     suspicion = torch.cat(scores).numpy()
     truth = (torch.arange(len(suspicion)) >= len(clean)).numpy()
     rejected, caught = ((one.answers == judging.num_classes).numpy() for one in said)
-    points = (at_false_positive_rate(suspicion, truth, wanted) for wanted in WANTED)
     return GuardOutcome(
         ranking=ranking(suspicion, truth),
-        points=tuple(point for point in points if point is not None),
+        points=usual_points(suspicion, truth),
         false_rejections=Rate.of(rejected),
         false_acceptances=Rate.of(~caught),
     )

@@ -17,12 +17,19 @@ from goodnet.training import Recipe, fit
 
 
 def train(parameters: Mapping[str, Any], folder: Path, data: Path | None) -> dict[str, JsonValue]:
-    """The net and its attack are saved in ``folder``."""
+    """The net and its attack are saved in ``folder``.
+
+    Where the row's defender owns the training set, an attack that would run the training has to leave it to the victim.
+    """
     train, test = open_data(DataSpec.model_validate(parameters["data"]), data)
     seed, recipe = parameters["seed"], make(Recipe, parameters["recipe"])
     net, attack = untrained(parameters["architecture"], train, seed), attack_of(parameters["attack"], data)
     if attack is None:
         model = fit(net, train, recipe, seed=seed)
+    elif parameters.get("trainer") == "victim":
+        poisoned = attack.poison(train, seed=seed)
+        model, attack = fit(net, poisoned.samples, recipe, seed=seed), poisoned.attack
+        save_attack(attack, folder / "attack")
     else:
         made = attack.train(net, train, recipe, seed=seed)
         model, attack = made.model, made.attack
