@@ -25,7 +25,7 @@ from goodnet.cleanse._overlays import BLENDS
 from goodnet.cli._values import settings
 from goodnet.core.classifier import predictions
 from goodnet.core.samples import Samples
-from goodnet.guard._base import FittedGuard
+from goodnet.guard.fitted import FittedGuard
 from goodnet.guard.strip import Strip
 from goodnet.models.untrained import untrained
 

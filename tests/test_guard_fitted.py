@@ -16,8 +16,9 @@ from goodnet.core.rates import Rate
 from goodnet.core.trigger import Trigger
 from goodnet.errors import GoodnetError, NotApplicable, NotHeld, UnreadableModel, UsageError
 from goodnet.evaluation import measure_guard
-from goodnet.guard._base import FittedGuard, Guard, Learned, conformal, guards
+from goodnet.guard._base import Guard, Learned, conformal, guards
 from goodnet.guard.confidence import Confidence
+from goodnet.guard.fitted import FittedGuard
 from goodnet.guard.ibd_psc import IbdPsc
 from goodnet.guard.strip import Strip
 

@@ -10,7 +10,7 @@ from goodnet.core.rates import Rate
 from goodnet.errors import NotHeld
 from goodnet.evaluation.auroc import Ranking, ranking
 from goodnet.evaluation.detection import OperatingPoint, at_false_positive_rate
-from goodnet.guard._base import FittedGuard
+from goodnet.guard.fitted import FittedGuard
 from goodnet.guard.goodnet import GoodNet
 
 WANTED = (0.01, 0.05)  # false-positive rates beside which an AUROC stands
