@@ -16,8 +16,9 @@ from goodnet.core.rates import Rate
 from goodnet.core.trigger import Trigger
 from goodnet.errors import GoodnetError, NotApplicable, NotHeld, UnreadableModel, UsageError
 from goodnet.evaluation import measure_guard
-from goodnet.guard._base import FittedGuard, Guard, conformal, guards
+from goodnet.guard._base import Guard, Learned, conformal, guards
 from goodnet.guard.confidence import Confidence
+from goodnet.guard.fitted import FittedGuard
 from goodnet.guard.ibd_psc import IbdPsc
 from goodnet.guard.strip import Strip
 
@@ -125,9 +126,31 @@ def test_strip_stops_early_with_the_same_decisions(dirty: DirtyWorld, fitted: Fi
     finally:
         handle.remove()
     assert (quick != whole).double().mean() < 0.01
-    assert sum(rows) < 0.6 * 40 * len(images)
+    assert sum(rows) < 0.45 * 40 * len(images)
     assert whole.any()
     assert not whole.all()
+
+
+def test_strip_looks_until_the_mean_is_far_enough_from_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entropies are made up: certain under every overlay, clear of the threshold, and on it."""
+    made = torch.stack([torch.zeros(40), torch.full((40,), 1.5), torch.full((40,), 0.5)])
+    seen: list[tuple[int, int]] = []
+
+    def told(model: Any, images: torch.Tensor, over: torch.Tensor, blend: str) -> torch.Tensor:
+        seen.append((len(images), len(over)))
+        return made[images[:, 0, 0, 0].long()][:, : len(over)]
+
+    monkeypatch.setattr("goodnet.guard.strip.entropies", told)
+    images = torch.arange(3.0)[:, None, None, None]
+    learned = Learned(arrays={"overlays": torch.zeros(40, 1, 1, 1)}, values={"dispersion": 0.5})
+    scores = Strip(sure=5.0)._side(None, learned, images, -0.5)  # type: ignore[arg-type]
+    assert (scores > -0.5).tolist() == [True, False, False]
+    ends = np.cumsum([count for _, count in seen]).tolist()
+    still = [max(end for end, (open_, _) in zip(ends, seen, strict=True) if open_ >= least) for least in (3, 2, 1)]
+    errors = {end: 5 * np.sqrt(0.25 / end * (40 - end) / 39) for end in ends}
+    decided = [min(end for end in ends if gap > errors[end]) for gap in (1.0, 0.5)]
+    assert still == [*decided, 40]
+    assert 4 < decided[0] < decided[1] < 40
 
 
 def test_strip_says_where_the_normal_threshold_is_blind() -> None:

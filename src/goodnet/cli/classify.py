@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from goodnet.core.classifier import Classifier
-    from goodnet.guard._base import FittedGuard
+    from goodnet.guard.fitted import FittedGuard
     from goodnet.guard.goodnet import GoodNet
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files: PNG, JPEG, PPM, BMP, WEBP, GIF.")]
@@ -110,7 +110,7 @@ def _name(names: tuple[str, ...], answer: int) -> str | None:
 
 def _meaning(answer: dict[str, Any], model: "GoodNet | FittedGuard | Classifier") -> str:
     """An answer in words."""
-    from goodnet.guard._base import FittedGuard
+    from goodnet.guard.fitted import FittedGuard
 
     if answer.get("triggered") and isinstance(model, FittedGuard):
         return f"carries a trigger (suspicion {answer['suspicion']:.4g}, threshold {model.threshold:.4g})"

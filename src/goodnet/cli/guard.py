@@ -13,7 +13,7 @@ from goodnet.cli._values import duration, settings
 if TYPE_CHECKING:
     from goodnet.core.rates import Rate
     from goodnet.evaluation import GuardOutcome
-    from goodnet.guard._base import FittedGuard
+    from goodnet.guard.fitted import FittedGuard
     from goodnet.guard.goodnet import GoodNet
 
 app = typer.Typer(
@@ -206,7 +206,7 @@ def evaluate(
 
 def _judged(judging: "GoodNet | FittedGuard", images: Any) -> tuple[list[float], list[int]]:
     """Whole scores and answers."""
-    from goodnet.guard._base import FittedGuard
+    from goodnet.guard.fitted import FittedGuard
 
     said = judging.judge(images)
     scores = judging.score(images) if isinstance(judging, FittedGuard) else said.suspicion

@@ -10,7 +10,7 @@ from goodnet.core.rates import Rate
 from goodnet.errors import NotHeld
 from goodnet.evaluation.auroc import Ranking, ranking
 from goodnet.evaluation.detection import OperatingPoint, points_as_json, usual_points
-from goodnet.guard._base import FittedGuard
+from goodnet.guard.fitted import FittedGuard
 from goodnet.guard.goodnet import GoodNet
 
 

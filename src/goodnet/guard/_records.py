@@ -52,7 +52,7 @@ class RateRecord(_Record):
 
 
 class GuardCalibrationRecord(_Record):
-    """See ``goodnet.guard._base.GuardCalibration``."""
+    """See ``goodnet.guard.fitted.GuardCalibration``."""
 
     rate: _Share
     alarms: RateRecord

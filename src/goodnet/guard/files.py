@@ -18,8 +18,9 @@ from goodnet.core.rates import Rate
 from goodnet.core.run import Provenance
 from goodnet.core.whole_folder import require_own, whole_folder
 from goodnet.errors import GoodnetError, UnreadableModel
-from goodnet.guard._base import FittedGuard, GuardCalibration, Learned, guards
+from goodnet.guard._base import Learned, guards
 from goodnet.guard._records import Description, GuardDescription
+from goodnet.guard.fitted import FittedGuard, GuardCalibration
 from goodnet.guard.goodnet import Calibration, GoodNet, Price
 from goodnet.guard.rules import RULES
 from goodnet.models.formats import safetensors_file

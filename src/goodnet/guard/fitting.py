@@ -15,7 +15,8 @@ from goodnet.core.samples import Samples
 from goodnet.core.trigger import Trigger
 from goodnet.data.load import load_data
 from goodnet.errors import NotHeld
-from goodnet.guard._base import FittedGuard, Guard
+from goodnet.guard._base import Guard
+from goodnet.guard.fitted import FittedGuard
 from goodnet.models.input_range import guess_input_range
 from goodnet.models.load import load_model
 from goodnet.repair.files import flagged_triggers

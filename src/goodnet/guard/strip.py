@@ -17,14 +17,16 @@ from goodnet.core.run import Run
 from goodnet.errors import NotHeld
 from goodnet.guard._base import Guard, Learned, guards
 
-_FIRST = 4  # overlays before the first look; each look doubles them
-_MEASURED = 100  # images of which the spread over overlays is measured
+_FIRST = 4  # overlays before the first look, and at least that many before the next
+_MORE = 0.25  # of those so far, before the next look
+_MEASURED = 100  # images on which the dispersion over overlays is measured
+_LEAST = 1e-9  # bits
 
 
 @guards.register(
     Card(
         name="strip",
-        version=1,
+        version=2,
         needs=Needs.MODEL | Needs.CLEAN,
         source="Gao et al., STRIP: A Defence Against Trojan Attacks on Deep Neural Networks, ACSAC 2019",
         summary="how sure the model stays of an input when clean images are laid over it",
@@ -39,8 +41,10 @@ class Strip(Guard):
     What it does: the input is blended with each of ``overlays`` clean images; the mean entropy (bits, over labels) of
     the answers is low where a trigger survives every overlay. The paper calls low entropy suspicious: the score is its
     negative. Overlays are drawn once, when the guard is fitted. Where only the decision is asked for, ``sequential``
-    looks after 4, 8, 16 ... overlays and stops once the mean is ``sure`` standard errors (of a draw without
-    replacement, never taken smaller than that of clean images) away from the threshold.
+    looks after 4, 8, 12, 16, 20, 25, 31 ... overlays and stops once the mean is ``sure`` standard errors away from the
+    threshold. The error is that of an image whose whole mean is the threshold, drawn without replacement: the variance
+    over overlays grows in proportion to the mean, and the proportion is measured on clean images. An image that
+    answers every overlay with certainty, as a trigger does, shows no variance of its own to go by.
     Needs: the model, clean images without labels.
     Limits: blind to triggers that an overlay destroys (blended, warped, sinusoidal), to source-specific and all-to-all
     attacks, and on networks with many unsure labels. Where the normal distribution fitted to clean entropies has a
@@ -55,7 +59,7 @@ class Strip(Guard):
     blend: str = param("sum", choices=("sum", "average"), doc="add and saturate, or take the mean")
     threshold: str = param("conformal", choices=("conformal", "normal"), doc="where the threshold comes from")
     sequential: bool = param(True, doc="stop laying images over once the decision is sure")
-    sure: float = param(3.0, low=0.0, doc="standard errors at which a decision is sure")
+    sure: float = param(2.25, low=0.0, doc="standard errors at which a decision is sure")
 
     def _fit(self, defender: Defender, run: Run) -> Learned:
         model, clean = defender.model, defender.clean
@@ -67,8 +71,8 @@ class Strip(Guard):
         over = images[: min(self.overlays, len(images) - 1)]
         run.progress(0.1, "overlays")
         bits = entropies(model, images[len(over) :][:_MEASURED], over, self.blend)
-        spread = float(bits.var(1).mean().sqrt()) if len(over) > 1 else 0.0
-        return Learned(arrays={"overlays": over}, values={"spread": spread}, counts={"overlays": len(over)})
+        dispersion = float(bits.var(1).mean() / bits.mean().clamp_min(_LEAST)) if len(over) > 1 else 0.0
+        return Learned(arrays={"overlays": over}, values={"dispersion": dispersion}, counts={"overlays": len(over)})
 
     def _score(self, model: Classifier, learned: Learned, images: Tensor) -> Tensor:
         over = learned.arrays["overlays"].to(images.device)
@@ -77,18 +81,14 @@ class Strip(Guard):
     def _side(self, model: Classifier, learned: Learned, images: Tensor, threshold: float) -> Tensor:
         if not self.sequential:
             return self._score(model, learned, images)
-        over, least = learned.arrays["overlays"].to(images.device), float(learned.values["spread"])
-        total, squares, mean = (torch.zeros(len(images), dtype=torch.float64) for _ in range(3))
-        open_, done = torch.arange(len(images)), 0
+        over, dispersion = learned.arrays["overlays"].to(images.device), float(learned.values["dispersion"])
+        mean, open_, done = torch.zeros(len(images), dtype=torch.float64), torch.arange(len(images)), 0
         while len(open_) and done < len(over):
-            end = min(len(over), 2 * done or _FIRST)
+            end = min(len(over), done + max(_FIRST, int(_MORE * done)))
             bits = entropies(model, images[open_.to(images.device)], over[done:end], self.blend).double()
-            total[open_] += bits.sum(1)
-            squares[open_] += bits.square().sum(1)
-            mean[open_], done = total[open_] / end, end
-            variance = (squares[open_] - end * mean[open_].square()) / max(1, end - 1)
+            mean[open_], done = (done * mean[open_] + bits.sum(1)) / end, end
             left = (len(over) - end) / max(1, len(over) - 1)  # of a finite population
-            error = (variance.clamp_min(least**2) / end * left).sqrt()
+            error = math.sqrt(dispersion * max(0.0, -threshold) / end * left)
             open_ = open_[(mean[open_] + threshold).abs() <= self.sure * error]
         return -mean
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goodnet.errors import UsageError
-from goodnet.guard._base import Judging
 from goodnet.guard.files import judging_folder, load_judging
+from goodnet.guard.fitted import Judging
 from goodnet.guard.goodnet import GoodNet
 
 

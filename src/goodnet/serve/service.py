@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from goodnet.errors import GoodnetError, UsageError
-from goodnet.guard._base import GuardJudgement, Judged
+from goodnet.guard.fitted import GuardJudgement, Judged
 from goodnet.guard.goodnet import Judgement
 from goodnet.serve.batching import Batcher
 from goodnet.serve.judging import Served, load_served

@@ -12,8 +12,9 @@ from goodnet.core.registry import Needs
 from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld
-from goodnet.guard._base import FittedGuard, Guard
+from goodnet.guard._base import Guard
 from goodnet.guard.files import load_guard, save_guard
+from goodnet.guard.fitted import FittedGuard
 from goodnet.testing import defenses
 from goodnet.testing._common import Check, Snapshot, quick, require
 from goodnet.testing._world import World
