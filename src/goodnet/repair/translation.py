@@ -46,12 +46,12 @@ class Translation:
 
     What it does: one generator makes clean images look like caught ones, another the other way round, and there and
     back again must be what it was; a critic for each kind tells real ones from made ones. No image is known both with
-    and without the trigger. What is laid over an image is held small by a penalty on its mask. Ten times during training
-    the suspect is shown held-out clean images as the generator makes them: the generator that leads most of them to the
-    answer of the caught ones is kept.
+    and without the trigger. What is laid over an image is held small by a penalty on its mask. Ten times during
+    training the suspect is shown held-out clean images as the generator makes them: the generator that leads most of
+    them to the answer of the caught ones is kept.
     Needs: the suspect, clean images, and caught ones that mostly carry the trigger, some dozens of each.
-    Limits: caught images that carry no trigger teach nothing, or something else. That the suspect falls for what is made
-    does not prove that it looks like the attacker's trigger: look at it.
+    Limits: caught images that carry no trigger teach nothing, or something else. That the suspect falls for what is
+    made does not prove that it looks like the attacker's trigger: look at it.
     Source: Zhu, Park, Isola, Efros, Unpaired image-to-image translation using cycle-consistent adversarial networks,
     ICCV 2017 (least-squares losses, cycle and identity terms, Adam with momentum 0.5); Veldanda et al., NNoculation,
     2020, section 3.2, for what it is used for. Masks, their penalty, the size and the choice by the suspect are ours.
@@ -139,7 +139,8 @@ class _Game:
 
 def _said(critic: Critic, images: Tensor, wanted: float) -> Tensor:
     """How far the critic is from saying ``wanted`` everywhere: the mean square."""
-    return (critic(images) - wanted).square().mean()
+    distance: Tensor = (critic(images) - wanted).square().mean()
+    return distance
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
