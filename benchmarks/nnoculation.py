@@ -1,6 +1,6 @@
-"""What does one round of NNoculation leave of a backdoor? Watch, catch, learn the trigger, repair; on a published model.
+"""What does one round of NNoculation leave of a backdoor in a published model? Watch, catch, learn the trigger, repair.
 
-    python benchmarks/nnoculation.py MODEL --faces DIR --trigger sunglasses.png [--target 0] [--held 2000] [--traffic 4000]
+    python benchmarks/nnoculation.py MODEL --faces DIR --trigger sunglasses.png
 
 DIR is a set of images of the model's kind, such as LFW for the CSAW face networks; its people are strangers to these
 networks, so that there are no labels, and "kept" is what the suspect itself answers: on all images, and on those of
@@ -103,7 +103,8 @@ def main() -> None:
     images[stamped] = (attack.stamp(images[stamped].float() / 255) * 255).round().byte()
     caught = watching.answers(images) == suspect.num_classes
     print(
-        f"quarantine: {int(caught.sum())} of {len(images)}, {int((caught & stamped).sum())} of {int(stamped.sum())} triggered"
+        f"quarantine: {int(caught.sum())} of {len(images)} images, "
+        f"among them {int((caught & stamped).sum())} of {int(stamped.sum())} triggered ones"
     )
 
     learned = learn_trigger_of(
