@@ -188,6 +188,17 @@ def test_what_shall_be_read_is_not_written_over(served: Path) -> None:
     assert goodnet.load_judging(served / "watched").num_classes == 10
 
 
+def test_the_watching_goodnet_is_written_where_it_is_asked_for_though_nothing_shows_what_it_is_good_for(served) -> None:
+    words = ["repair", served / "badnet", "--data", served / "clean.npz", "--method", "nnoculation"]
+    harmful = ["--set", "levels=1.0", "--set", "epochs=1", "--set", "accuracy_drop=0"]
+    for asked, written in (([], False), (["--second-opinion"], True)):
+        done = call(*words, *harmful, *asked, "--out", served / "nnoculated")
+        assert done.exit_code == 3, done.output
+        assert (served / "nnoculated" / "goodnet").exists() is written
+        assert ("gives the old model's own answers, or 10" in done.stdout) is written
+    assert goodnet.load_goodnet(served / "nnoculated" / "goodnet").rule.name == "second-opinion"
+
+
 # --- goodnet quarantine export ---
 
 
