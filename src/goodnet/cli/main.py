@@ -13,6 +13,7 @@ from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
 from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
+from goodnet.cli.export import export
 from goodnet.cli.learn import learn
 from goodnet.cli.learn_trigger import learn_trigger
 from goodnet.cli.listing import listing
@@ -52,6 +53,7 @@ def goodnet_(
       goodnet guard fit model.h5 --data clean/ --out guarded/
       goodnet classify image.png --model repaired/
       goodnet serve repaired/ --port 8000
+      goodnet export repaired/ --data clean/ --out repaired.onnx
       goodnet learn-trigger repaired/ --quarantine caught/ --data clean/ --out repaired-2/
       goodnet cleanse photos/ --out cleansed/
       goodnet learn photos/ --out learned/
@@ -68,6 +70,7 @@ app.command("scan")(scan)
 app.command("repair")(repair)
 app.command("classify")(classify)
 app.command("serve")(serve)
+app.command("export")(export)
 app.command("learn-trigger")(learn_trigger)
 app.command("cleanse")(cleanse)
 app.command("learn")(learn)
