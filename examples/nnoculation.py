@@ -106,7 +106,7 @@ def learn_trigger(folder: Path) -> int:
     exported = ["quarantine", "export", folder / "quarantine.sqlite3", "--mark", "unmarked", "--out", folder / "caught"]
     learned = ["learn-trigger", folder / "watched", "--quarantine", folder / "caught", "--data", folder / "clean.npz"]
     lenient = ["--most-drop", 0.1, "--false-alarms", 0.03]  # so few digits prove no more
-    small = ["--set", "width=8", "--set", "steps=200"]
+    small = ["--set", "width=8", "--set", "steps=300"]
     for command in (exported, [*learned, *lenient, *small, "--out", folder / "repaired"]):
         words = [str(word) for word in command]
         say(f"  goodnet {' '.join(words)}")
