@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 import goodnet
-from goodnet.cli import _outcome, bank, bench, guard
+from goodnet.cli import _outcome, bank, bench, guard, quarantine
 from goodnet.cli.attack import attack
 from goodnet.cli.audit import audit
 from goodnet.cli.classify import classify
 from goodnet.cli.cleanse import cleanse
 from goodnet.cli.evaluate import evaluate
+from goodnet.cli.export import export
 from goodnet.cli.learn import learn
+from goodnet.cli.learn_trigger import learn_trigger
 from goodnet.cli.listing import listing
 from goodnet.cli.repair import repair
 from goodnet.cli.scan import scan
@@ -51,6 +53,8 @@ def goodnet_(
       goodnet guard fit model.h5 --data clean/ --out guarded/
       goodnet classify image.png --model repaired/
       goodnet serve repaired/ --port 8000
+      goodnet export repaired/ --data clean/ --out repaired.onnx
+      goodnet learn-trigger repaired/ --quarantine caught/ --data clean/ --out repaired-2/
       goodnet cleanse photos/ --out cleansed/
       goodnet learn photos/ --out learned/
       goodnet scan model.pt
@@ -66,6 +70,8 @@ app.command("scan")(scan)
 app.command("repair")(repair)
 app.command("classify")(classify)
 app.command("serve")(serve)
+app.command("export")(export)
+app.command("learn-trigger")(learn_trigger)
 app.command("cleanse")(cleanse)
 app.command("learn")(learn)
 app.command("list")(listing)
@@ -75,6 +81,7 @@ app.command("evaluate")(evaluate)
 app.add_typer(bank.app, name="bank")
 app.add_typer(bench.app, name="bench")
 app.add_typer(guard.app, name="guard")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:

@@ -8,12 +8,11 @@ import typer
 
 from goodnet.cli import _options, _outcome
 from goodnet.cli._progress import progress_bar
+from goodnet.cli._repaired import goodnet_words, repair_words
 from goodnet.cli._values import duration, settings
 from goodnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from goodnet.guard.goodnet import GoodNet
-    from goodnet.repair.files import FileRepair
     from goodnet.report.repair_json import RepairedFile
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or a folder of goodnet.")]
@@ -40,11 +39,17 @@ At = Annotated[
         min=0, max=1, metavar="SHARE", help="Pruning: save the last net within this loss too; may be repeated."
     ),
 ]
+SecondOpinion = Annotated[
+    bool,
+    typer.Option(
+        "--second-opinion",
+        help="Of a model that was thrown away write the GoodNet also where no trigger shows what it is good for.",
+    ),
+]
 
 _CONTENTS = ("model", "goodnet", "thresholds", "repair.json", "report.html")
 _MARKS = ("repair.json", "report.html")  # names that nobody else would choose
 _LOOK_SECONDS = 30.0
-_RETUNED = {True: "suppressed, not removed", False: "not only suppressed", None: "which tells nothing"}
 
 
 def repair(
@@ -61,6 +66,7 @@ def repair(
     most_drop: MostDrop = 0.03,
     at: At = None,
     false_alarms: FalseAlarms = 0.02,
+    second_opinion: SecondOpinion = False,
     seed: _options.Seed = 0,
     device: _options.Device = "cpu",
     as_json: _options.Json = False,
@@ -80,6 +86,7 @@ def repair(
       goodnet repair model.h5 --data clean/ --out repaired/
       goodnet repair model.pth --data clean/ --out repaired/ --target 7 --budget 10m
       goodnet repair model.pth --data photos/ --out tuned/ --method fine-pruning --set accuracy_drop=0.02
+      goodnet repair model.pth --data photos/ --out watched/ --method nnoculation --second-opinion
       goodnet repair model.pth --data photos/ --out pruned/ --method pruning --target 7 --at 0.02 --at 0.04 --at 0.1
       goodnet audit repaired/model --data clean/
 
@@ -117,29 +124,14 @@ def repair(
             most_drop=most_drop,
             progress=progress,
         )
-    repaired = RepairedFile(file=str(file), result=result, goodnet=goodnet_of(result, rate=false_alarms))
+    repaired = RepairedFile(
+        file=str(file), result=result, goodnet=goodnet_of(result, rate=false_alarms, unproved=second_opinion)
+    )
     told = json.dumps(repaired_to_dict(repaired), indent=1, allow_nan=False)
     _write(repaired, told, tuple(at or ()), out)
-    words = [_words(result, file, out), *_goodnet_words(repaired.goodnet, out)]
+    words = [repair_words(result, file, out), *goodnet_words(repaired.goodnet, out)]
     typer.echo(told if as_json else _outcome.shown("\n".join(words)))
     return _outcome.NOTHING_FOUND if result.accepted else _outcome.INCONCLUSIVE
-
-
-def _goodnet_words(goodnet: "GoodNet | None", out: Path) -> list[str]:
-    """What the GoodNet does, for a person."""
-    if goodnet is None or goodnet.calibration is None:
-        return []
-    fitted = goodnet.calibration
-    caught = (
-        f", on {fitted.caught} of {fitted.stamped} under a reconstructed trigger; {fitted.succeeded} go to its target"
-        if fitted.stamped
-        else ""
-    )
-    own = "gives the old model's own answers, or" if goodnet.rule.name == "second-opinion" else "answers"
-    return [
-        f"  goodnet  {out / 'goodnet'} {own} {goodnet.num_classes} for a trigger: on {fitted.false_alarms} of "
-        f"{fitted.count} clean images{caught}"
-    ]
 
 
 def _write(item: "RepairedFile", told: str, at: tuple[float, ...], out: Path) -> None:
@@ -166,38 +158,3 @@ def _write(item: "RepairedFile", told: str, at: tuple[float, ...], out: Path) ->
             save_model(model, made / "thresholds" / f"{drop:g}")
         (made / "repair.json").write_text(told + "\n")
         (made / "report.html").write_bytes(page.encode("utf-8", "backslashreplace"))
-
-
-def _words(result: "FileRepair", file: Path, out: Path) -> str:
-    """All of it for a person."""
-    lines = [str(file), "  repaired" if result.accepted else "  not repaired: the old model stays"]
-    lines.append(f"  why      {result.reason}")
-    if (proof := result.proof) is not None:
-        before, after = (f"{hits}{_between(hits, proof.count)}" for hits in (proof.before, proof.after))
-        lines.append(f"  right    {before} of {proof.count} images kept aside before, {after} after")
-        lines += [
-            f"  trigger  to {one.target}: works on {one.before} of {one.count} stamped images before, "
-            f"{one.after} after{_between(one.after, one.count)}; {one.recovered} get their right answer"
-            for one in proof.triggers
-        ]
-    lines += [
-        f"  retuned  shown again, the trigger to {one.target} comes back on {one.regained} of {one.count}, a new mark "
-        f"on {one.control}: {_RETUNED[one.suppressed]}"
-        for one in result.retuned
-    ]
-    if result.repaired is not None:
-        name = result.repaired.provenance.method
-        chosen = result.repaired.evidence.get("chosen", name)
-        lines.append(f"  method   {name}" if chosen == name else f"  method   {name}: {chosen}")
-    if result.proof is not None and result.proof.triggers:
-        lines.append("  limits   this is proved for reconstructed triggers; the attacker's own may differ")
-    notes = result.suspect.origin.notes
-    return "\n".join([*lines, *(f"  note     {note}" for note in notes), f"  written  {out / 'model'}"])
-
-
-def _between(hits: int, count: int) -> str:
-    """The 95 % interval of a share in brackets; nothing when nothing was counted."""
-    from goodnet.core.rates import Rate
-
-    interval = Rate(hits, count).interval()
-    return "" if interval is None else f" (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"

@@ -9,6 +9,8 @@ from torch import Tensor
 class Trigger:
     """A reconstructed trigger: stamped = (1 - mask) * image + mask * pattern.
 
+    One that looks otherwise on each image overrides ``stamp``; its mask and pattern are then the mean over images.
+
     Attributes:
         target: the label that stamped images are given.
         mask: float32 (H, W) in [0, 1].
@@ -24,5 +26,5 @@ class Trigger:
     count: int
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Float images (N, C, H, W) in [0, 1] with the trigger on them."""
-        return images + self.mask * (self.pattern - images)
+        """Float images (N, C, H, W) in [0, 1] with the trigger on them, on whatever device they are."""
+        return images + self.mask.to(images) * (self.pattern.to(images) - images)

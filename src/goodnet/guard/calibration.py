@@ -66,7 +66,9 @@ def fit_goodnet(
     return GoodNet(badnet, repaired, fitted, calibration)
 
 
-def goodnet_of(result: FileRepair, *, rate: float = 0.02, most_success: float = 0.1) -> GoodNet | None:
+def goodnet_of(
+    result: FileRepair, *, rate: float = 0.02, most_success: float = 0.1, unproved: bool = False
+) -> GoodNet | None:
     """The GoodNet that a repair is good for, fitted on the images aside; None where there is none.
 
     A repair that was accepted answers itself, by ``LostConfidence``. One that was not is asked for a second opinion:
@@ -77,6 +79,8 @@ def goodnet_of(result: FileRepair, *, rate: float = 0.02, most_success: float = 
         result: of ``repair_file`` or ``repair_model``.
         rate: the false-alarm rate, in (0, 1).
         most_success: in [0, 1].
+        unproved: offer a second opinion also where there is no trigger to show what it is good for, such as one that
+            shall only fill a quarantine.
     """
     model = result.model if result.accepted else result.second_opinion
     if model is None or not allowed(len(result.aside), rate):
@@ -86,7 +90,8 @@ def goodnet_of(result: FileRepair, *, rate: float = 0.02, most_success: float = 
     fitted = made.calibration
     assert fitted is not None
     left = Rate(fitted.succeeded, fitted.stamped).interval()
-    return made if result.accepted or (left is not None and left[1] <= most_success) else None
+    shown = unproved if left is None else left[1] <= most_success
+    return made if result.accepted or shown else None
 
 
 def _stamped(clean: Samples, answers: Tensor, triggers: Sequence[Trigger]) -> tuple[Tensor, Tensor]:

@@ -71,8 +71,7 @@ class HeadUnlearning(Repairer):
         original = {target: head.weight[target].clone() for target in targets}
         for trigger in defender.triggers or ():
             chosen = images[torch.randperm(len(images), generator=run.generator)[:_STAMPED]]
-            mask, pattern = trigger.mask.to(images.device), trigger.pattern.to(images.device)
-            stamped[trigger.target].append(_features(model, chosen + mask * (pattern - chosen)))
+            stamped[trigger.target].append(_features(model, trigger.stamp(chosen)))
         rounds = 0
         for rounds in range(1, self.rounds + 1):  # noqa: B007 - how many were made is told
             run.progress((rounds - 1) / self.rounds, f"round {rounds} of {self.rounds}")

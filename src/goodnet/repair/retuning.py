@@ -1,7 +1,7 @@
 """The retuning gate: is a backdoor removed, or only suppressed? Show the repaired network a few triggers again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -102,7 +102,13 @@ def retune(
 
 def control_of(trigger: Trigger) -> Trigger:
     """A mark of the same size that nobody trained in: upside down, mirrored, in negative."""
-    return replace(trigger, mask=trigger.mask.flip(0, 1), pattern=1 - trigger.pattern.flip(1, 2))
+    return Trigger(
+        target=trigger.target,
+        mask=trigger.mask.flip(0, 1),
+        pattern=1 - trigger.pattern.flip(1, 2),
+        success_rate=trigger.success_rate,
+        count=trigger.count,
+    )
 
 
 def _with_stamped(

@@ -1,7 +1,7 @@
 """NC pruning: silence the penultimate units that a reconstructed trigger drives."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -132,8 +132,6 @@ class _Logits:
 def _features(model: Classifier, samples: Samples, trigger: Trigger | None = None) -> Tensor:
     """What the head is given for the images, stamped with ``trigger``: float32 (N, D), on the CPU."""
     parts = list[Tensor]()
-    if trigger is not None:
-        trigger = replace(trigger, mask=trigger.mask.to(model.device), pattern=trigger.pattern.to(model.device))
     for images, _ in samples.batches(256, model.device):
         features, _ = model.features_and_logits(images if trigger is None else trigger.stamp(images))
         if features.ndim != 2:

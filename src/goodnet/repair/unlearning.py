@@ -1,7 +1,7 @@
 """Unlearning: show the suspect its reconstructed triggers once more, this time with the right answers."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +115,5 @@ def stamp_share(
     stamped = images.clone()
     for place, trigger in enumerate(triggers):
         rows = chosen[which[chosen] == place].to(images.device)
-        there = replace(trigger, mask=trigger.mask.to(images), pattern=trigger.pattern.to(images))
-        stamped[rows] = there.stamp(images[rows])
+        stamped[rows] = trigger.stamp(images[rows])
     return stamped
