@@ -13,9 +13,9 @@ import goodnet
 from goodnet.cleanse._clusters import principal, reduced, silhouette, two_means
 from goodnet.cleanse._features import features, read_layer
 from goodnet.cleanse._gram import deviation, gram_entries, usual_range
-from goodnet.cleanse._rules import above_clean, outstanding, robust_z
+from goodnet.cleanse._rules import above_clean, outstanding, places_of, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
-from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent
+from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent, log_losses_of, losses_of
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.cleanse.spectre import Spectre, quantum_entropy, robustly_whitened
@@ -167,6 +167,12 @@ def test_a_label_is_compared_with_its_own_error_and_with_what_labels_differ_by()
     differing = dict(enumerate((-2.0, -1.0, 0.0, 1.0, 2.0)))
     assert outstanding(differing, dict.fromkeys(differing, 0.5))[4] == pytest.approx(2 / 1.4826)
     assert outstanding(differing, {**dict.fromkeys(differing, 0.5), 4: 5.0})[4] == pytest.approx(0.386, abs=0.001)
+
+
+def test_labels_of_fewer_than_ten_samples_are_not_judged():
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate((9, 10, 30))])
+    assert {label: len(where) for label, where in places_of(labels).items()} == {1: 10, 2: 30}
+    assert set(places_of(labels, 1)) == {0, 1, 2}
 
 
 # --- activation clustering ---
@@ -384,8 +390,32 @@ def test_below_gamma_the_loss_is_climbed():
 
 def test_loss_isolation_takes_out_no_more_than_its_share():
     held, _ = with_poison(pixels(400).fitted_to((1, 8, 8)))
-    quick = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, share=0.02)
+    quick = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, fewest_steps=0, share=0.02)
     assert int((~quick.run(goodnet.Defender(training_set=held)).keep).sum()) <= 8
+
+
+def test_losses_that_round_to_nothing_are_still_ranked():
+    sure = torch.zeros(LABELS, PIXELS)
+    sure[0] = 60.0  # log-odds of 400 to 700 for label 0
+    held = Samples(pixels(20).images, labels=torch.zeros(20, dtype=torch.int64))
+    logits = transparent(sure)(held.floats())
+    assert F.cross_entropy(logits, held.labels, reduction="none").max() == 0
+    told = log_losses_of(transparent(sure), held)
+    assert torch.allclose(told, math.log(LABELS - 1) - logits[:, 0].double(), rtol=1e-6)
+
+
+def test_ordinary_losses_are_the_cross_entropy():
+    weight, held = torch.randn(LABELS, PIXELS, generator=generator()), pixels(50)
+    wanted = F.cross_entropy(transparent(weight)(held.floats()), held.labels, reduction="none")
+    assert torch.allclose(losses_of(transparent(weight), held).float(), wanted, rtol=1e-4)
+
+
+def test_a_network_that_diverged_isolates_nothing_and_says_so():
+    held, _ = with_poison(pixels(400).fitted_to((1, 8, 8)))
+    wild = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, fewest_steps=0, learning_rate=10.0)
+    cleansed = wild.run(goodnet.Defender(training_set=held))
+    assert bool(cleansed.keep.all())
+    assert "learned nothing" in cleansed.rule
 
 
 # --- the base class ---

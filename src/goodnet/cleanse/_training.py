@@ -1,5 +1,7 @@
 """Networks that a cleanser trains for itself."""
 
+from collections.abc import Callable
+
 from goodnet.core.classifier import Classifier
 from goodnet.core.run import Run
 from goodnet.core.samples import Samples
@@ -9,15 +11,27 @@ from goodnet.training.fit import Loss, cross_entropy
 
 
 def trained_anew(
-    model: Classifier, samples: Samples, recipe: Recipe, run: Run, *, seed: int, loss: Loss = cross_entropy
+    model: Classifier,
+    samples: Samples,
+    recipe: Recipe,
+    run: Run,
+    *,
+    seed: int,
+    loss: Loss = cross_entropy,
+    watch: Callable[[Classifier], None] | None = None,
 ) -> Classifier:
-    """A network of the same kind as ``model``, with fresh weights, trained on ``samples`` until time is up."""
+    """A network of the same kind as ``model``, with fresh weights, trained on ``samples`` until time is up.
+
+    Args:
+        watch: given the network after every epoch, to look at it and leave it as it is.
+    """
     trained = fit(
         anew(model, seed),
         samples,
         recipe,
         seed=seed,
         loss=loss,
+        watch=watch,
         progress=lambda share, text: run.progress(share, text),
         stop=lambda: run.seconds_left() <= 0,
     )
