@@ -15,12 +15,14 @@ from goodnet.cleanse._features import features, read_layer
 from goodnet.cleanse._gram import deviation, gram_entries, usual_range
 from goodnet.cleanse._rules import above_clean, outstanding, places_of, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
+from goodnet.cleanse.flare import Flare, gap_between, strangeness
 from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent, log_losses_of, losses_of
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.cleanse.spectre import Spectre, quantum_entropy, robustly_whitened
 from goodnet.cleanse.strip import certainty
 from goodnet.core.classifier import Classifier
+from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
 from goodnet.errors import NotApplicable, NotHeld, ParameterError
 
@@ -376,6 +378,56 @@ def test_what_is_in_its_range_does_not_deviate():
     entries[0, 0] = 1e3
     assert deviation(entries, *bounds)[0] > 1
     assert float(deviation(entries, *bounds)[1:].max()) == 0
+
+
+# --- FLARE ---
+
+
+def normed() -> Classifier:
+    """A network whose BatchNorm is given the pixels themselves, for which it expects a mean of 0.5 and a variance."""
+    net = nn.Sequential(nn.BatchNorm2d(1, eps=0.0), nn.Flatten(), nn.Linear(PIXELS, LABELS))
+    net[0].running_mean.fill_(0.5)
+    net[0].running_var.fill_(0.04)
+    return Classifier(net, input_shape=(1, 4, 4), num_classes=LABELS).eval()
+
+
+def test_strangeness_is_that_of_the_most_unlikely_activation():
+    images = torch.full((2, 1, 4, 4), 102, dtype=torch.uint8)  # 0.4
+    images[1, 0, 2, 1] = 204  # 0.8, one and a half deviations
+    model = normed()
+    usual = 0.5 * math.log(2 * math.pi * 0.04)
+    assert strangeness(model, images)[:, 0].tolist() == pytest.approx([0.125 + usual, 1.125 + usual])
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(NotApplicable, match="BatchNorm"):
+        strangeness(transparent(), images)
+
+
+def test_a_gap_is_told_from_a_long_tail_and_from_a_peak_at_the_other_end():
+    draw = generator()
+    apart = torch.cat((0.1 * torch.randn(900, generator=draw), 1 + 0.05 * torch.randn(100, generator=draw)))
+    tail = 0.4 * torch.randn(1000, generator=draw).abs()
+    late = 1 - 0.4 * torch.randn(1000, generator=draw).abs()
+    for places, least, most in ((apart, 0.0, 1e-4), (tail, 0.05, 1.0), (late, 0.05, 1.0)):
+        places = places[torch.randperm(1000, generator=draw)]
+        _, p_value = gap_between(places[:500], places[500:])
+        assert least <= p_value <= most
+
+
+def test_flare_finds_a_strange_group_of_all_labels_and_spares_what_is_merely_strange():
+    clean, one_way, many_ways = pixels(1000), pixels(1000), pixels(1000)
+    chosen = torch.randperm(1000, generator=generator(3))[:60]
+    one_way.images[chosen, 0, 1, 1] = 255
+    many_ways.images[chosen, 0, 1, 1] = torch.randint(128, 200, (60,), generator=generator(4), dtype=torch.uint8)
+    for held, wanted in ((one_way, sorted(chosen.tolist())), (many_ways, []), (clean, [])):
+        with isolated_rng(0):
+            net = nn.Sequential(
+                *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.ELU()),
+                *(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.Flatten(), nn.Linear(64, LABELS)),
+            )
+        model = Classifier(net, input_shape=(1, 4, 4), num_classes=LABELS).train()
+        model(held.floats())  # the statistics of BatchNorm
+        found = Flare().run(goodnet.Defender(model=model, training_set=held))
+        assert (~found.keep).nonzero()[:, 0].tolist() == wanted
 
 
 # --- loss isolation ---

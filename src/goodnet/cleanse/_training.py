@@ -25,8 +25,22 @@ def trained_anew(
     Args:
         watch: given the network after every epoch, to look at it and leave it as it is.
     """
-    trained = fit(
-        anew(model, seed),
+    return trained(anew(model, seed), samples, recipe, run, seed=seed, loss=loss, watch=watch)
+
+
+def trained(
+    model: Classifier,
+    samples: Samples,
+    recipe: Recipe,
+    run: Run,
+    *,
+    seed: int,
+    loss: Loss = cross_entropy,
+    watch: Callable[[Classifier], None] | None = None,
+) -> Classifier:
+    """As ``trained_anew``, from the weights that ``model`` has."""
+    found = fit(
+        model.requires_grad_(True),
         samples,
         recipe,
         seed=seed,
@@ -35,4 +49,9 @@ def trained_anew(
         progress=lambda share, text: run.progress(share, text),
         stop=lambda: run.seconds_left() <= 0,
     )
-    return trained.requires_grad_(False)
+    return found.requires_grad_(False)
+
+
+def part_of(run: Run, one: int, of: int) -> Run:
+    """The run as one of several trainings sees it: what it tells of its progress is a part of the whole."""
+    return Run(run.generator, run.deadline, lambda share, text: run.progress((one + share) / of, text))

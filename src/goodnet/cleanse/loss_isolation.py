@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
+from goodnet.cleanse._features import log_odds
 from goodnet.cleanse._rules import OUTSTANDING, findings, outstanding, places_of
 from goodnet.cleanse._training import trained_anew
-from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.classifier import Classifier
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
@@ -132,13 +133,8 @@ def losses_of(model: Classifier, samples: Samples) -> Tensor:
 
 
 def log_losses_of(model: Classifier, samples: Samples) -> Tensor:
-    """The logarithm of it, from the log-odds against the label: a difference from 1 would be lost in rounding.
-
-    In float32 all losses below 1e-7 are 0, which may be half of a set that is learned, and cannot be ranked.
-    """
-    assert samples.labels is not None
-    logits, label = predictions(model, samples.images).double(), samples.labels[:, None]
-    odds = logits.scatter(1, label, float("-inf")).logsumexp(1) - logits.gather(1, label)[:, 0]
+    """The logarithm of it, which tells losses apart that are 0 in float32: those below 1e-7, half of a learned set."""
+    odds = -log_odds(model, samples)
     return torch.where(odds < _FAR, odds, F.softplus(odds, threshold=100.0).log())
 
 
