@@ -15,8 +15,10 @@ from goodnet.cleanse._features import features, read_layer
 from goodnet.cleanse._gram import deviation, gram_entries, usual_range
 from goodnet.cleanse._rules import above_clean, outstanding, places_of, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
+from goodnet.cleanse.confusion_training import ConfusionTraining, confusion
 from goodnet.cleanse.flare import Flare, gap_between, strangeness
 from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent, log_losses_of, losses_of
+from goodnet.cleanse.roni import LastLayer, Roni, gradient, with_one
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.cleanse.spectre import Spectre, quantum_entropy, robustly_whitened
@@ -430,6 +432,43 @@ def test_flare_finds_a_strange_group_of_all_labels_and_spares_what_is_merely_str
         assert (~found.keep).nonzero()[:, 0].tolist() == wanted
 
 
+# --- confusion training ---
+
+
+def test_confusion_gives_clean_images_wrong_labels_and_suspected_ones_theirs():
+    trusted, suspected = one_bright_pixel_per_label(100), pixels(8)
+    weight = torch.zeros(LABELS, PIXELS)
+    weight[:, :LABELS] = 100 * torch.eye(LABELS)
+    model, weights = transparent(weight), torch.ones(LABELS)
+    keeping = F.cross_entropy(model(suspected.floats()), suspected.labels)
+    only_suspected = confusion(trusted, 32, weights, 1.0)(model, suspected.floats(), suspected.labels, generator())
+    assert torch.allclose(only_suspected, keeping)
+    mostly_clean = confusion(trusted, 32, weights, 1e6)(model, suspected.floats(), suspected.labels, generator())
+    assert mostly_clean > 20  # the network is sure of the labels that these images have, and they never occur
+
+
+def test_a_rare_label_weighs_more_among_the_suspected():
+    suspected = pixels(8, labels=2)
+    model, weights = transparent(torch.zeros(LABELS, PIXELS)), torch.ones(LABELS)
+    model.net[1].bias.data[0] = 5.0  # label 0 is answered, label 1 is not
+    weights[1] = 9.0
+    with torch.no_grad():
+        loss = confusion(pixels(10), 2, weights, 1.0)(model, suspected.floats(), suspected.labels, generator())
+        right, wrong = (-model(suspected.floats()).log_softmax(1)[one, one] for one in (0, 1))
+    assert float(loss) == pytest.approx(float(0.1 * right + 0.9 * wrong), rel=1e-5)
+
+
+def test_each_round_suspects_fewer():
+    held = pixels(200).fitted_to((1, 16, 16))
+    quick = ConfusionTraining(
+        architecture="small_cnn_bn:width=4", rounds=3, epochs=1, fewest_steps=0, confusing_steps=2
+    )
+    found = quick.run(goodnet.Defender(clean=pixels(60, seed=1).fitted_to((1, 16, 16)), training_set=held))
+    assert found.evidence["suspected"] == [200, 100, 40]
+    with pytest.raises(NotHeld, match="others to compare with"):
+        quick.run(goodnet.Defender(clean=pixels(3, seed=1).fitted_to((1, 16, 16)), training_set=held))
+
+
 # --- loss isolation ---
 
 
@@ -468,6 +507,40 @@ def test_a_network_that_diverged_isolates_nothing_and_says_so():
     cleansed = wild.run(goodnet.Defender(training_set=held))
     assert bool(cleansed.keep.all())
     assert "learned nothing" in cleansed.rule
+
+
+# --- RONI ---
+
+
+def test_the_last_layer_is_fitted_to_its_optimum_and_its_curvature_solved():
+    rows, labels = with_one(torch.randn(80, 5, generator=generator(), dtype=torch.float64)), torch.arange(80) % 3
+    head = LastLayer(rows, labels, 3, 0.01)
+    weights = head.fitted()
+    assert (gradient(weights, rows, labels) + 0.01 * weights).abs().max() < 1e-6
+    wanted = torch.randn(3, 6, generator=generator(1), dtype=torch.float64)
+    found, small = head.solved(weights, wanted), 1e-5
+    slopes = [gradient(weights + sign * small * found, rows, labels) for sign in (1, -1)]
+    assert torch.allclose((slopes[0] - slopes[1]) / (2 * small) + 0.01 * found, wanted, atol=1e-4)
+
+
+def test_influence_is_what_fitting_without_each_sample_gives_and_finds_wrong_labels():
+    held = one_bright_pixel_per_label(300)
+    held.labels[:6] = (held.labels[:6] + 1) % LABELS
+    defender = goodnet.Defender(model=transparent(), clean=one_bright_pixel_per_label(200), training_set=held)
+    quick, exact = (Roni(impact=one, weight_decay=0.01).run(defender) for one in ("influence", "refit"))
+    assert float(torch.corrcoef(torch.stack((quick.scores, exact.scores)))[0, 1]) > 0.95
+    for cleansed in (quick, exact):
+        assert sorted(cleansed.scores.topk(6).indices.tolist()) == list(range(6))
+
+
+def test_samples_that_harm_are_taken_out_and_a_set_without_them_loses_nothing():
+    held = one_bright_pixel_per_label(300)
+    defender = goodnet.Defender(model=transparent(), clean=one_bright_pixel_per_label(500), training_set=held)
+    assert bool(Roni(weight_decay=0.01).run(defender).keep.all())
+    held.labels[:12] = (held.labels[:12] + 1) % LABELS
+    cleansed = Roni(weight_decay=0.01).run(defender)
+    assert not cleansed.keep[:12].any()
+    assert int((~cleansed.keep[12:]).sum()) <= 6
 
 
 # --- the base class ---
