@@ -13,14 +13,18 @@ import goodnet
 from goodnet.cleanse._clusters import principal, reduced, silhouette, two_means
 from goodnet.cleanse._features import features, read_layer
 from goodnet.cleanse._gram import deviation, gram_entries, usual_range
-from goodnet.cleanse._rules import above_clean, outstanding, robust_z
+from goodnet.cleanse._rules import above_clean, outstanding, places_of, robust_z
 from goodnet.cleanse.activation_clustering import ActivationClustering
-from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent
+from goodnet.cleanse.confusion_training import ConfusionTraining, confusion
+from goodnet.cleanse.flare import Flare, gap_between, strangeness
+from goodnet.cleanse.loss_isolation import LossIsolation, local_gradient_ascent, log_losses_of, losses_of
+from goodnet.cleanse.roni import LastLayer, Roni, gradient, with_one
 from goodnet.cleanse.scan import Scan, noise_within, whitening
 from goodnet.cleanse.spectral_signatures import SpectralSignatures
 from goodnet.cleanse.spectre import Spectre, quantum_entropy, robustly_whitened
 from goodnet.cleanse.strip import certainty
 from goodnet.core.classifier import Classifier
+from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
 from goodnet.errors import NotApplicable, NotHeld, ParameterError
 
@@ -167,6 +171,12 @@ def test_a_label_is_compared_with_its_own_error_and_with_what_labels_differ_by()
     differing = dict(enumerate((-2.0, -1.0, 0.0, 1.0, 2.0)))
     assert outstanding(differing, dict.fromkeys(differing, 0.5))[4] == pytest.approx(2 / 1.4826)
     assert outstanding(differing, {**dict.fromkeys(differing, 0.5), 4: 5.0})[4] == pytest.approx(0.386, abs=0.001)
+
+
+def test_labels_of_fewer_than_ten_samples_are_not_judged():
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate((9, 10, 30))])
+    assert {label: len(where) for label, where in places_of(labels).items()} == {1: 10, 2: 30}
+    assert set(places_of(labels, 1)) == {0, 1, 2}
 
 
 # --- activation clustering ---
@@ -372,6 +382,93 @@ def test_what_is_in_its_range_does_not_deviate():
     assert float(deviation(entries, *bounds)[1:].max()) == 0
 
 
+# --- FLARE ---
+
+
+def normed() -> Classifier:
+    """A network whose BatchNorm is given the pixels themselves, for which it expects a mean of 0.5 and a variance."""
+    net = nn.Sequential(nn.BatchNorm2d(1, eps=0.0), nn.Flatten(), nn.Linear(PIXELS, LABELS))
+    net[0].running_mean.fill_(0.5)
+    net[0].running_var.fill_(0.04)
+    return Classifier(net, input_shape=(1, 4, 4), num_classes=LABELS).eval()
+
+
+def test_strangeness_is_that_of_the_most_unlikely_activation():
+    images = torch.full((2, 1, 4, 4), 102, dtype=torch.uint8)  # 0.4
+    images[1, 0, 2, 1] = 204  # 0.8, one and a half deviations
+    model = normed()
+    usual = 0.5 * math.log(2 * math.pi * 0.04)
+    assert strangeness(model, images)[:, 0].tolist() == pytest.approx([0.125 + usual, 1.125 + usual])
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(NotApplicable, match="BatchNorm"):
+        strangeness(transparent(), images)
+
+
+def test_a_gap_is_told_from_a_long_tail_and_from_a_peak_at_the_other_end():
+    draw = generator()
+    apart = torch.cat((0.1 * torch.randn(900, generator=draw), 1 + 0.05 * torch.randn(100, generator=draw)))
+    tail = 0.4 * torch.randn(1000, generator=draw).abs()
+    late = 1 - 0.4 * torch.randn(1000, generator=draw).abs()
+    for places, least, most in ((apart, 0.0, 1e-4), (tail, 0.05, 1.0), (late, 0.05, 1.0)):
+        places = places[torch.randperm(1000, generator=draw)]
+        _, p_value = gap_between(places[:500], places[500:])
+        assert least <= p_value <= most
+
+
+def test_flare_finds_a_strange_group_of_all_labels_and_spares_what_is_merely_strange():
+    clean, one_way, many_ways = pixels(1000), pixels(1000), pixels(1000)
+    chosen = torch.randperm(1000, generator=generator(3))[:60]
+    one_way.images[chosen, 0, 1, 1] = 255
+    many_ways.images[chosen, 0, 1, 1] = torch.randint(128, 200, (60,), generator=generator(4), dtype=torch.uint8)
+    for held, wanted in ((one_way, sorted(chosen.tolist())), (many_ways, []), (clean, [])):
+        with isolated_rng(0):
+            net = nn.Sequential(
+                *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.ELU()),
+                *(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4, momentum=None), nn.Flatten(), nn.Linear(64, LABELS)),
+            )
+        model = Classifier(net, input_shape=(1, 4, 4), num_classes=LABELS).train()
+        model(held.floats())  # the statistics of BatchNorm
+        found = Flare().run(goodnet.Defender(model=model, training_set=held))
+        assert (~found.keep).nonzero()[:, 0].tolist() == wanted
+
+
+# --- confusion training ---
+
+
+def test_confusion_gives_clean_images_wrong_labels_and_suspected_ones_theirs():
+    trusted, suspected = one_bright_pixel_per_label(100), pixels(8)
+    weight = torch.zeros(LABELS, PIXELS)
+    weight[:, :LABELS] = 100 * torch.eye(LABELS)
+    model, weights = transparent(weight), torch.ones(LABELS)
+    keeping = F.cross_entropy(model(suspected.floats()), suspected.labels)
+    only_suspected = confusion(trusted, 32, weights, 1.0)(model, suspected.floats(), suspected.labels, generator())
+    assert torch.allclose(only_suspected, keeping)
+    mostly_clean = confusion(trusted, 32, weights, 1e6)(model, suspected.floats(), suspected.labels, generator())
+    assert mostly_clean > 20  # the network is sure of the labels that these images have, and they never occur
+
+
+def test_a_rare_label_weighs_more_among_the_suspected():
+    suspected = pixels(8, labels=2)
+    model, weights = transparent(torch.zeros(LABELS, PIXELS)), torch.ones(LABELS)
+    model.net[1].bias.data[0] = 5.0  # label 0 is answered, label 1 is not
+    weights[1] = 9.0
+    with torch.no_grad():
+        loss = confusion(pixels(10), 2, weights, 1.0)(model, suspected.floats(), suspected.labels, generator())
+        right, wrong = (-model(suspected.floats()).log_softmax(1)[one, one] for one in (0, 1))
+    assert float(loss) == pytest.approx(float(0.1 * right + 0.9 * wrong), rel=1e-5)
+
+
+def test_each_round_suspects_fewer():
+    held = pixels(200).fitted_to((1, 16, 16))
+    quick = ConfusionTraining(
+        architecture="small_cnn_bn:width=4", rounds=3, epochs=1, fewest_steps=0, confusing_steps=2
+    )
+    found = quick.run(goodnet.Defender(clean=pixels(60, seed=1).fitted_to((1, 16, 16)), training_set=held))
+    assert found.evidence["suspected"] == [200, 100, 40]
+    with pytest.raises(NotHeld, match="others to compare with"):
+        quick.run(goodnet.Defender(clean=pixels(3, seed=1).fitted_to((1, 16, 16)), training_set=held))
+
+
 # --- loss isolation ---
 
 
@@ -384,8 +481,66 @@ def test_below_gamma_the_loss_is_climbed():
 
 def test_loss_isolation_takes_out_no_more_than_its_share():
     held, _ = with_poison(pixels(400).fitted_to((1, 8, 8)))
-    quick = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, share=0.02)
+    quick = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, fewest_steps=0, share=0.02)
     assert int((~quick.run(goodnet.Defender(training_set=held)).keep).sum()) <= 8
+
+
+def test_losses_that_round_to_nothing_are_still_ranked():
+    sure = torch.zeros(LABELS, PIXELS)
+    sure[0] = 60.0  # log-odds of 400 to 700 for label 0
+    held = Samples(pixels(20).images, labels=torch.zeros(20, dtype=torch.int64))
+    logits = transparent(sure)(held.floats())
+    assert F.cross_entropy(logits, held.labels, reduction="none").max() == 0
+    told = log_losses_of(transparent(sure), held)
+    assert torch.allclose(told, math.log(LABELS - 1) - logits[:, 0].double(), rtol=1e-6)
+
+
+def test_ordinary_losses_are_the_cross_entropy():
+    weight, held = torch.randn(LABELS, PIXELS, generator=generator()), pixels(50)
+    wanted = F.cross_entropy(transparent(weight)(held.floats()), held.labels, reduction="none")
+    assert torch.allclose(losses_of(transparent(weight), held).float(), wanted, rtol=1e-4)
+
+
+def test_a_network_that_diverged_isolates_nothing_and_says_so():
+    held, _ = with_poison(pixels(400).fitted_to((1, 8, 8)))
+    wild = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, fewest_steps=0, learning_rate=10.0)
+    cleansed = wild.run(goodnet.Defender(training_set=held))
+    assert bool(cleansed.keep.all())
+    assert "learned nothing" in cleansed.rule
+
+
+# --- RONI ---
+
+
+def test_the_last_layer_is_fitted_to_its_optimum_and_its_curvature_solved():
+    rows, labels = with_one(torch.randn(80, 5, generator=generator(), dtype=torch.float64)), torch.arange(80) % 3
+    head = LastLayer(rows, labels, 3, 0.01)
+    weights = head.fitted()
+    assert (gradient(weights, rows, labels) + 0.01 * weights).abs().max() < 1e-6
+    wanted = torch.randn(3, 6, generator=generator(1), dtype=torch.float64)
+    found, small = head.solved(weights, wanted), 1e-5
+    slopes = [gradient(weights + sign * small * found, rows, labels) for sign in (1, -1)]
+    assert torch.allclose((slopes[0] - slopes[1]) / (2 * small) + 0.01 * found, wanted, atol=1e-4)
+
+
+def test_influence_is_what_fitting_without_each_sample_gives_and_finds_wrong_labels():
+    held = one_bright_pixel_per_label(300)
+    held.labels[:6] = (held.labels[:6] + 1) % LABELS
+    defender = goodnet.Defender(model=transparent(), clean=one_bright_pixel_per_label(200), training_set=held)
+    quick, exact = (Roni(impact=one, weight_decay=0.01).run(defender) for one in ("influence", "refit"))
+    assert float(torch.corrcoef(torch.stack((quick.scores, exact.scores)))[0, 1]) > 0.95
+    for cleansed in (quick, exact):
+        assert sorted(cleansed.scores.topk(6).indices.tolist()) == list(range(6))
+
+
+def test_samples_that_harm_are_taken_out_and_a_set_without_them_loses_nothing():
+    held = one_bright_pixel_per_label(300)
+    defender = goodnet.Defender(model=transparent(), clean=one_bright_pixel_per_label(500), training_set=held)
+    assert bool(Roni(weight_decay=0.01).run(defender).keep.all())
+    held.labels[:12] = (held.labels[:12] + 1) % LABELS
+    cleansed = Roni(weight_decay=0.01).run(defender)
+    assert not cleansed.keep[:12].any()
+    assert int((~cleansed.keep[12:]).sum()) <= 6
 
 
 # --- the base class ---

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from goodnet.core.classifier import Classifier
+from goodnet.core.classifier import Classifier, predictions
+from goodnet.core.samples import Samples
 from goodnet.errors import NotApplicable
 
 BATCH = 256
@@ -68,6 +69,16 @@ def read_layers(model: Classifier, images: Tensor, layers: Sequence[str], read: 
         for handle in handles:
             handle.remove()
     return [torch.cat(row) for row in rows]
+
+
+def log_odds(model: Classifier, samples: Samples) -> Tensor:
+    """float64 (N,): log p / (1 - p), with p what the model gives to each sample's label (labels needed).
+
+    Taken from the logits: of probabilities close to 1, or losses close to 0, only rounding would be left.
+    """
+    assert samples.labels is not None
+    logits, label = predictions(model, samples.images).double(), samples.labels[:, None]
+    return logits.gather(1, label)[:, 0] - logits.scatter(1, label, float("-inf")).logsumexp(1)
 
 
 def _watch(model: Classifier, layer: str, caught: list[Tensor]) -> "torch.utils.hooks.RemovableHandle":

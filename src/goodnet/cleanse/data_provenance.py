@@ -8,12 +8,12 @@ from torch import Tensor
 
 from goodnet.cleanse._base import Cleanser, Scored, cleansers
 from goodnet.cleanse._rules import FEWEST_SAMPLES, OUTSTANDING, findings, outstanding, places_of
-from goodnet.cleanse._training import trained_anew
+from goodnet.cleanse._training import part_of, trained_anew
 from goodnet.core.classifier import predictions
 from goodnet.core.defender import Defender
 from goodnet.core.params import param
 from goodnet.core.registry import Card, Needs
-from goodnet.core.run import Progress, Run
+from goodnet.core.run import Run
 from goodnet.core.samples import Samples
 from goodnet.errors import NotHeld
 from goodnet.models.untrained import untrained
@@ -104,8 +104,7 @@ class DataProvenance(Cleanser):
             recipe = Recipe(
                 epochs=passes, learning_rate=self.learning_rate, optimizer="adam", batch_size=self.batch_size
             )
-            share_of = Run(run.generator, run.deadline, _part(run, one, folds))
-            trained = trained_anew(start, held.pick(rest), recipe, share_of, seed=seed)
+            trained = trained_anew(start, held.pick(rest), recipe, part_of(run, one, folds), seed=seed)
             logits[~rest] = predictions(trained, held.images[~rest])
         return logits
 
@@ -117,8 +116,3 @@ def _error(shares: dict[int, float], source: Tensor) -> float:
     count = statistics.median(int((source == one).sum()) for one in shares)
     usual = min(max(statistics.median(shares.values()), 1 / count), 0.5)
     return float((usual * (1 - usual) / count) ** 0.5)
-
-
-def _part(run: Run, one: int, of: int) -> Progress:
-    """Progress of one of several trainings."""
-    return lambda share, text: run.progress((one + share) / of, text)
