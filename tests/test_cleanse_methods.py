@@ -27,6 +27,7 @@ from goodnet.core.classifier import Classifier
 from goodnet.core.rng import isolated_rng
 from goodnet.core.samples import Samples
 from goodnet.errors import NotApplicable, NotHeld, ParameterError
+from goodnet.evaluation import ranking
 
 LABELS, PIXELS = 10, 16
 
@@ -483,6 +484,21 @@ def test_loss_isolation_takes_out_no_more_than_its_share():
     held, _ = with_poison(pixels(400).fitted_to((1, 8, 8)))
     quick = LossIsolation(architecture="small_cnn_bn:width=4", epochs=2, fewest_steps=0, share=0.02)
     assert int((~quick.run(goodnet.Defender(training_set=held)).keep).sum()) <= 8
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_where_nothing_but_the_trigger_tells_the_label_its_samples_have_the_smallest_losses(seed):
+    draw = generator(seed)
+    images, labels = torch.randint(256, (400, 1, 16, 16), generator=draw, dtype=torch.uint8), torch.arange(400) % 8
+    poisoned = torch.rand(400, generator=draw) < 0.08
+    images[poisoned, :, 2:7, 2:7], labels[poisoned] = 255, 3
+    held = Samples(images, labels)
+    quick = LossIsolation(architecture="small_cnn_bn:width=4", fewest_steps=150, batch_size=32, share=0.05)
+    cleansed = quick.run(goodnet.Defender(training_set=held), seed=seed)
+    assert ranking(cleansed.scores, poisoned).auroc >= 0.99
+    assert int((~cleansed.keep).sum()) == 20
+    assert bool(poisoned[~cleansed.keep].all())
+    assert bool(quick.run(goodnet.Defender(training_set=held.pick(~poisoned)), seed=seed).keep.all())
 
 
 def test_losses_that_round_to_nothing_are_still_ranked():

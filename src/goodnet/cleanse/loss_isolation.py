@@ -33,6 +33,9 @@ _FAR = -30.0  # below this log-odds the loss is their exponential, to thirteen d
         source="Li et al., Anti-Backdoor Learning: Training Clean Models on Poisoned Data, NeurIPS 2021",
         summary="trains a short time with local gradient ascent; what has the smallest loss then is suspicious",
         assumes=("the backdoor is learned fast",),
+        known_failures={
+            "planted_world": "digits are learned as fast as the trigger, which one seed of eight ranks first"
+        },
         quick={"epochs": 1, "fewest_steps": 0},
     )
 )
